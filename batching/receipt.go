@@ -1,0 +1,31 @@
+package batching
+
+// A Receipt tells a front end when its packet is durable. All receipts of a
+// stage are resolved in the order of submission.
+type Receipt struct {
+	done  chan struct{} // closed by whoever resolves the receipt
+	first uint64
+	err   error
+}
+
+// NewReceipt returns an unresolved receipt and the function that resolves it,
+// to be called once.
+func NewReceipt() (r *Receipt, resolve func(first uint64, err error)) {
+	r = &Receipt{done: make(chan struct{})}
+	return r, func(first uint64, err error) {
+		r.first, r.err = first, err
+		close(r.done)
+	}
+}
+
+// Done is closed when the packet is durable or refused.
+func (r *Receipt) Done() <-chan struct{} { return r.done }
+
+// Err returns nil when the packet is on stable storage. The error wraps
+// [ErrBusy] or [ErrClosed] when it was not stored and may be sent again. It
+// must not be called before Done is closed.
+func (r *Receipt) Err() error { return r.err }
+
+// First returns the sequence number of the packet's first reading; the others
+// follow without gap. It must not be called before Done is closed.
+func (r *Receipt) First() uint64 { return r.first }
