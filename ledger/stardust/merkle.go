@@ -63,9 +63,8 @@ func VerifyMerklePath(leaf []byte, i, n int, path [][32]byte, root [32]byte) boo
 		}
 		if i&1 == 1 || i == last {
 			h = hashNode(sibling, h)
-			if up := bits.TrailingZeros(uint(i)); up > 0 && i != 0 {
-				i, last = i>>up, last>>up
-			}
+			up := bits.TrailingZeros(uint(i)) // i is not 0: it is odd or equals last
+			i, last = i>>up, last>>up
 		} else {
 			h = hashNode(h, sibling)
 		}
