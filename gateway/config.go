@@ -1,0 +1,226 @@
+package gateway
+
+import (
+	"path/filepath"
+	"time"
+)
+
+// The configuration file: one struct per section, one field per key. The doc
+// comments are the manual: deploy/hedgerow.yaml and
+// deploy/docs/configuration.md are generated from them. A min or max tag
+// bounds a value, oneof lists the words a key takes.
+
+// Config is the configuration of a gateway. Load or Default returns one that
+// is complete; every field holds its default unless the file says otherwise.
+type Config struct {
+	// Name of this gateway in its network: 1 to 32 letters, digits, dots,
+	// underscores and hyphens. It stands in every reading's id and cannot
+	// change once data_dir holds readings.
+	Name string `yaml:"name"`
+	// Directory of the two stores, journal and ledger. Created when missing.
+	// Back it up together with the identity key, but keep the key elsewhere.
+	DataDir Path `yaml:"data_dir"`
+	// The gateway's Ed25519 key (PEM, PKCS #8), which signs its batches. A
+	// missing file is made at the first start, together with its public half
+	// beside it (.pub).
+	Identity Secret `yaml:"identity"`
+	// Network file. Empty: a network of one, made at the first start as
+	// network.json in data_dir.
+	Network Path `yaml:"network"`
+	// Logs go to stderr.
+	Log LogConfig `yaml:"log"`
+	// MQTT 3.1.1 and 5 over TCP.
+	MQTT MQTTConfig `yaml:"mqtt"`
+	// CoAP over UDP.
+	CoAP CoAPConfig `yaml:"coap"`
+	// The store in which a reading becomes durable before it is acknowledged.
+	Journal JournalConfig `yaml:"journal"`
+	// How readings are grouped into Tangle blocks.
+	Batching BatchingConfig `yaml:"batching"`
+	// Proof of work.
+	Powfarm PowfarmConfig `yaml:"powfarm"`
+	// The replica of the Tangle.
+	Ledger LedgerConfig `yaml:"ledger"`
+	// HTTP: the protocol's REST routes, the admin routes, metrics and health.
+	API APIConfig `yaml:"api"`
+	// How the gateway stops.
+	Shutdown ShutdownConfig `yaml:"shutdown"`
+
+	// Home is set in the sandbox only: the directory that holds everything of
+	// it. Devices are then admitted without login from loopback addresses,
+	// and a taken port is replaced by a free one.
+	Home string `yaml:"-"`
+}
+
+// LogConfig is the section log.
+type LogConfig struct {
+	// Least level that is logged.
+	Level string `yaml:"level" oneof:"debug info warn error"`
+	// Form of a line.
+	Format string `yaml:"format" oneof:"text json"`
+}
+
+// MQTTConfig is the section mqtt.
+type MQTTConfig struct {
+	// Addresses for plain TCP, host:port. An empty list turns MQTT off.
+	Listen []string `yaml:"listen"`
+	// Admit devices without login. They may publish readings of any device.
+	Anonymous bool `yaml:"anonymous"`
+	// Allow plain listeners beyond loopback. Whoever shares the network can
+	// then read and forge what devices send.
+	Insecure bool `yaml:"insecure"`
+	// What one client may cost.
+	Limits MQTTLimits `yaml:"limits"`
+}
+
+// MQTTLimits is the section mqtt.limits.
+type MQTTLimits struct {
+	// Largest packet of a client that has logged in.
+	Packet Size `yaml:"packet" min:"1KiB" max:"16MiB"`
+	// Largest packet before login, the CONNECT packet included.
+	PacketBeforeLogin Size `yaml:"packet_before_login" min:"256" max:"64KiB"`
+	// Most connections at once.
+	Connections int `yaml:"connections" min:"1" max:"100000"`
+	// Most connections from one address.
+	PerAddress int `yaml:"per_address" min:"1" max:"100000"`
+	// Most unacknowledged publishes of one client (receive maximum).
+	Inflight int `yaml:"inflight" min:"1" max:"65535"`
+	// Longest time from connecting to a complete CONNECT packet.
+	ConnectTimeout Duration `yaml:"connect_timeout" min:"1s" max:"5m"`
+}
+
+// CoAPConfig is the section coap.
+type CoAPConfig struct {
+	// Addresses for UDP, host:port. An empty list turns CoAP off.
+	Listen []string `yaml:"listen"`
+	// Admit devices without login. They may send readings of any device.
+	Anonymous bool `yaml:"anonymous"`
+	// Allow plain listeners beyond loopback. Whoever shares the network can
+	// then read and forge what devices send.
+	Insecure bool `yaml:"insecure"`
+	// What one endpoint may cost.
+	Limits CoAPLimits `yaml:"limits"`
+}
+
+// CoAPLimits is the section coap.limits.
+type CoAPLimits struct {
+	// Largest body. One datagram holds at most about 64KiB.
+	Body Size `yaml:"body" min:"64" max:"60KiB"`
+	// Most addresses that are remembered at once.
+	Endpoints int `yaml:"endpoints" min:"16" max:"1000000"`
+}
+
+// JournalConfig is the section journal.
+type JournalConfig struct {
+	// Longest time a reading waits for company before a sync, only under
+	// load. A lone reading is synced at once.
+	Linger Duration `yaml:"linger" min:"0s" max:"1s"`
+	// Most bytes of the journal on disk. At it intake is refused.
+	MaxDisk Size `yaml:"max_disk" min:"64MiB" max:"16TiB"`
+	// How long attached readings are kept at least in the journal, for
+	// queries by device and time. Others are never dropped.
+	Retention Duration `yaml:"retention" min:"1h" max:"36500d"`
+	// Free disk space below which intake is refused.
+	Reserve Size `yaml:"reserve" min:"16MiB" max:"1TiB"`
+}
+
+// BatchingConfig is the section batching.
+type BatchingConfig struct {
+	// Longest time a reading waits for its batch to be sealed.
+	MaxAge Duration `yaml:"max_age" min:"10ms" max:"1h"`
+	// Size of a block at which its batch is sealed. auto: just below a step
+	// of the proof of work, larger when the backlog grows.
+	Target AutoSize `yaml:"target" min:"1KiB" max:"32KiB"`
+	// Most readings in one batch.
+	MaxReadings int `yaml:"max_readings" min:"1" max:"10000"`
+}
+
+// PowfarmConfig is the section powfarm.
+type PowfarmConfig struct {
+	// Worker threads. auto leaves intake a core; 0 is none, and readings then
+	// stay batched.
+	Workers AutoInt `yaml:"workers" min:"0" max:"1024"`
+	// Search kernel. auto takes the fastest this machine can run.
+	Kernel string `yaml:"kernel" oneof:"auto go"`
+	// How old the parents of a block may grow while its nonce is searched.
+	TipRefresh Duration `yaml:"tip_refresh" min:"50ms" max:"10m"`
+}
+
+// LedgerConfig is the section ledger.
+type LedgerConfig struct {
+	// What is kept of the ledger.
+	Retention LedgerRetention `yaml:"retention"`
+}
+
+// LedgerRetention is the section ledger.retention.
+type LedgerRetention struct {
+	// Most bytes of the ledger on disk. Nothing is dropped at it: blocks are
+	// refused, and once the journal is full too, so is intake.
+	MaxDisk Size `yaml:"max_disk" min:"64MiB" max:"16TiB"`
+}
+
+// APIConfig is the section api.
+type APIConfig struct {
+	// Address for HTTP, host:port.
+	Listen string `yaml:"listen"`
+	// The bearer token of the admin routes, at least 16 characters. A missing
+	// file is made at the first start.
+	Token Secret `yaml:"token"`
+	// Serve the protocol's routes (/api/core/v2) without token.
+	Public bool `yaml:"public"`
+	// Allow the plain listener beyond loopback. Whoever shares the network
+	// can then read the token.
+	Insecure bool `yaml:"insecure"`
+}
+
+// ShutdownConfig is the section shutdown.
+type ShutdownConfig struct {
+	// Longest time for sealing and attaching what was acknowledged, after the
+	// first SIGTERM or SIGINT. The second one ends it. Nothing acknowledged
+	// is lost either way.
+	Drain Duration `yaml:"drain" min:"0s" max:"10m"`
+}
+
+// Default returns the configuration of an empty file.
+func Default() Config {
+	return Config{
+		Name:     "gateway-1",
+		DataDir:  "/var/lib/hedgerow",
+		Identity: Secret{"file", "/etc/hedgerow/identity.key"},
+		Log:      LogConfig{Level: "info", Format: "text"},
+		MQTT: MQTTConfig{
+			Listen: []string{"127.0.0.1:1883"},
+			Limits: MQTTLimits{
+				Packet: 256 << 10, PacketBeforeLogin: 4 << 10, Connections: 1000, PerAddress: 100,
+				Inflight: 256, ConnectTimeout: Duration(10 * time.Second),
+			},
+		},
+		CoAP: CoAPConfig{
+			Listen: []string{"127.0.0.1:5683"},
+			Limits: CoAPLimits{Body: 16 << 10, Endpoints: 4096},
+		},
+		Journal: JournalConfig{
+			Linger: Duration(5 * time.Millisecond), MaxDisk: 2 << 30,
+			Retention: Duration(400 * 24 * time.Hour), Reserve: 512 << 20,
+		},
+		Batching: BatchingConfig{MaxAge: Duration(2 * time.Second), Target: 0, MaxReadings: 1000},
+		Powfarm:  PowfarmConfig{Workers: Auto, Kernel: "auto", TipRefresh: Duration(time.Second)},
+		Ledger:   LedgerConfig{Retention: LedgerRetention{MaxDisk: 8 << 30}},
+		API: APIConfig{
+			Listen: "127.0.0.1:14265", Token: Secret{"file", "admin.token"}, Public: true,
+		},
+		Shutdown: ShutdownConfig{Drain: Duration(10 * time.Second)},
+	}
+}
+
+// Sandbox returns the configuration of a sandbox that keeps everything below
+// the directory home: a network of one, loopback only, devices without login.
+func Sandbox(home string) Config {
+	c := Default()
+	c.Home = home
+	c.Name = "sandbox"
+	c.DataDir = Path(filepath.Join(home, "data"))
+	c.Identity = Secret{"file", filepath.Join(home, "identity.key")}
+	c.API.Token = Secret{"file", filepath.Join(home, "admin.token")}
+	return c
+}

@@ -1,0 +1,230 @@
+package gateway
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
+
+// maxConfig bounds a configuration file, in bytes.
+const maxConfig = 256 << 10
+
+// Load reads the configuration file and lays the overrides (key.path=value)
+// over it. Relative paths of the file are relative to it, those of overrides
+// to the working directory. The error is of type [Problems] when the content
+// is wrong, and then names everything that is.
+func Load(file string, set []string) (Config, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return Config{}, fmt.Errorf("read configuration: %w", err)
+	}
+	defer f.Close() //nolint:errcheck // nothing was written
+	text, err := io.ReadAll(io.LimitReader(f, maxConfig+1))
+	if err != nil {
+		return Config{}, fmt.Errorf("read configuration: %w", err)
+	}
+	return Parse(file, text, set)
+}
+
+// Parse is [Load] for a text that was read already; file is its name.
+func Parse(file string, text []byte, set []string) (Config, error) {
+	c, d := Default(), newDecoder(file)
+	switch {
+	case len(text) > maxConfig:
+		d.problems = append(d.problems, Problem{File: file, Text: "the file is larger than " + Size(maxConfig).String()})
+	case !utf8.Valid(text):
+		d.problems = append(d.problems, Problem{File: file, Text: "the file is not UTF-8"})
+	default:
+		d.yaml(text, &c)
+	}
+	return d.finish(c, set, filepath.Dir(file))
+}
+
+// Override lays --set overrides over a configuration that needs no file.
+func Override(c Config, set []string) (Config, error) {
+	d := newDecoder("default")
+	return d.finish(c, set, "")
+}
+
+func (d *decoder) finish(c Config, set []string, base string) (Config, error) {
+	for _, arg := range set {
+		d.set(arg, &c)
+	}
+	d.bounds(&c)
+	d.names(&c)
+	d.listeners(&c)
+	if len(d.problems) > 0 {
+		return c, d.sorted()
+	}
+	d.resolve(&c, base)
+	return c, nil
+}
+
+// resolve makes the paths of the file relative to it.
+func (d *decoder) resolve(c *Config, base string) {
+	if base == "" {
+		return
+	}
+	fromSet := func(key string) bool { return d.places[key].file == "--set" }
+	each(reflect.ValueOf(c).Elem(), "", func(key string, v reflect.Value, _ reflect.StructTag) {
+		switch p := v.Addr().Interface().(type) {
+		case *Path:
+			if !fromSet(key) {
+				*p = p.relativeTo(base)
+			}
+		case *Secret:
+			if p.Scheme == "file" && !fromSet(key) {
+				p.Ref = string(Path(p.Ref).relativeTo(base))
+			}
+		}
+	})
+}
+
+// refuse adds a problem with the value of key, once per key.
+func (d *decoder) refuse(key, format string, args ...any) {
+	if d.bad[key] {
+		return
+	}
+	at, ok := d.places[key]
+	if !ok {
+		at = place{file: d.file}
+	}
+	d.problems = append(d.problems, Problem{at.file, at.line, at.column, key, fmt.Sprintf(format, args...)})
+	d.bad[key] = true
+}
+
+// bounds checks the min, max and oneof tags.
+func (d *decoder) bounds(c *Config) {
+	each(reflect.ValueOf(c).Elem(), "", func(key string, v reflect.Value, tag reflect.StructTag) {
+		if words := tag.Get("oneof"); words != "" && !slices.Contains(strings.Fields(words), v.String()) {
+			d.refuse(key, "%q is none of %s%s", clip(v.String()), strings.Join(strings.Fields(words), ", "),
+				nearest(v.String(), strings.Fields(words)))
+		}
+		if !v.CanInt() || tag.Get("min") == "" {
+			return
+		}
+		if a, ok := v.Interface().(interface{ String() string }); ok && a.String() == "auto" {
+			return
+		}
+		if v.Int() < bound(v, tag.Get("min")) || v.Int() > bound(v, tag.Get("max")) {
+			d.refuse(key, "%v is out of bounds; it takes %s to %s", v.Interface(), tag.Get("min"), tag.Get("max"))
+		}
+	})
+}
+
+// bound parses a min or max tag as the type it bounds.
+func bound(like reflect.Value, text string) int64 {
+	v := reflect.New(like.Type()).Elem()
+	if err := setScalar(v, text); err != nil {
+		panic("bound in the configuration's tags: " + err.Error())
+	}
+	return v.Int()
+}
+
+func nearest(word string, words []string) string {
+	for _, w := range words {
+		if editDistance(word, w) <= 2 {
+			return "; did you mean " + w + "?"
+		}
+	}
+	return ""
+}
+
+func (d *decoder) names(c *Config) {
+	if !validName(c.Name) {
+		d.refuse("name", "%q is not a name: it takes 1 to 32 letters, digits, dots, underscores and hyphens", clip(c.Name))
+	}
+	if c.DataDir == "" {
+		d.refuse("data_dir", "is empty; it takes a directory")
+	}
+	if c.Identity.Scheme == "" {
+		d.refuse("identity", "is empty; it takes file:PATH, env:NAME or credential:NAME")
+	}
+	if c.API.Token.Scheme == "" {
+		d.refuse("api.token", "is empty; it takes file:PATH, env:NAME or credential:NAME")
+	}
+}
+
+// validName reports whether s can name a gateway (contract §2).
+func validName(s string) bool {
+	if len(s) < 1 || len(s) > 32 {
+		return false
+	}
+	for _, r := range s {
+		if (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("._-", r) {
+			return false
+		}
+	}
+	return true
+}
+
+// A listenKey is one address that the configuration opens.
+type listenKey struct{ key, network, address, insecureKey string }
+
+// listens returns every address of the configuration, in its order.
+func (c *Config) listens() []listenKey {
+	var all []listenKey
+	for i, a := range c.MQTT.Listen {
+		all = append(all, listenKey{"mqtt.listen[" + strconv.Itoa(i) + "]", "tcp", a, "mqtt.insecure"})
+	}
+	for i, a := range c.CoAP.Listen {
+		all = append(all, listenKey{"coap.listen[" + strconv.Itoa(i) + "]", "udp", a, "coap.insecure"})
+	}
+	return append(all, listenKey{"api.listen", "tcp", c.API.Listen, "api.insecure"})
+}
+
+func (d *decoder) listeners(c *Config) {
+	insecure := map[string]bool{
+		"mqtt.insecure": c.MQTT.Insecure, "coap.insecure": c.CoAP.Insecure, "api.insecure": c.API.Insecure,
+	}
+	taken := map[string]string{}
+	for _, l := range c.listens() {
+		if list, _, ok := strings.Cut(l.key, "["); ok && d.places[l.key] == (place{}) {
+			d.places[l.key] = d.places[list] // of an override
+		}
+		host, port, err := splitAddress(l.address)
+		if err != nil {
+			d.refuse(l.key, "%v", err)
+			continue
+		}
+		same := l.network + "/" + net.JoinHostPort(host, strconv.Itoa(port))
+		if other, ok := taken[same]; ok && port != 0 {
+			d.refuse(l.key, "%s stands at %s already", l.address, other)
+		}
+		taken[same] = cmp.Or(taken[same], l.key)
+		if !loopback(host) && !insecure[l.insecureKey] {
+			d.refuse(l.key, "%s is reachable from other machines without encryption; listen on 127.0.0.1 or say %s: true", l.address, l.insecureKey)
+		}
+	}
+}
+
+// splitAddress takes host:port apart; an empty host is every address.
+func splitAddress(s string) (host string, port int, err error) {
+	host, text, err := net.SplitHostPort(s)
+	if err != nil {
+		return "", 0, fmt.Errorf("%q is not an address; write host:port, such as 127.0.0.1:1883 or [::1]:1883", clip(s))
+	}
+	port, err = strconv.Atoi(text)
+	if err != nil || port < 0 || port > 65535 || text[0] == '+' {
+		return "", 0, fmt.Errorf("%q has no port from 0 to 65535 after the last colon", clip(s))
+	}
+	if _, err := netip.ParseAddr(host); err != nil && strings.ContainsAny(host, ": /\x00") || len(host) > 253 {
+		return "", 0, fmt.Errorf("%q has no host before the last colon", clip(s))
+	}
+	return host, port, nil
+}
+
+// loopback reports whether only this machine reaches a listener on host.
+func loopback(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.Unmap().IsLoopback()
+}
