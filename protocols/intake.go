@@ -193,7 +193,7 @@ func (in *Intake) Stats() [3]Counts {
 }
 
 type counters struct {
-	accepted, readings, undecodable                 atomic.Uint64
+	accepted, readings, undecodable                atomic.Uint64
 	busy, tooLarge, notAllowed, noReading, badName atomic.Uint64
 }
 
