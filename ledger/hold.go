@@ -1,0 +1,105 @@
+package ledger
+
+import (
+	"slices"
+
+	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
+)
+
+// A hold keeps received blocks whose parents are not there yet, bounded in
+// number and bytes. Not safe for concurrent use.
+type hold struct {
+	maxCount, maxBytes int
+
+	held    map[stardust.BlockID]*heldBlock
+	waiting map[stardust.BlockID][]*heldBlock // missing parent to those that wait for it, oldest first
+	order   []*heldBlock                      // oldest first; entries that left are nil
+	left    int                               // nil entries in order
+	bytes   int
+	dropped uint64
+}
+
+type heldBlock struct {
+	job     *job
+	missing []stardust.BlockID
+}
+
+func newHold(maxCount, maxBytes int) *hold {
+	return &hold{
+		maxCount: maxCount, maxBytes: maxBytes,
+		held:    map[stardust.BlockID]*heldBlock{},
+		waiting: map[stardust.BlockID][]*heldBlock{},
+	}
+}
+
+// add holds the job until all of its missing parents were released. What is
+// held already stays as it is. The oldest blocks make room.
+func (h *hold) add(j *job, missing []stardust.BlockID) {
+	if _, ok := h.held[j.id]; ok {
+		return
+	}
+	for len(h.held) > 0 && (len(h.held) >= h.maxCount || h.bytes+len(j.raw) > h.maxBytes) {
+		h.dropOldest()
+	}
+	b := &heldBlock{job: j, missing: missing}
+	h.held[j.id] = b
+	h.bytes += len(j.raw)
+	h.order = append(h.order, b)
+	for _, parent := range missing {
+		h.waiting[parent] = append(h.waiting[parent], b)
+	}
+}
+
+// release tells that the block with this id is solid and returns the jobs that
+// missed nothing else, oldest first. They are held no longer.
+func (h *hold) release(id stardust.BlockID) (ready []*job) {
+	waiting := h.waiting[id]
+	delete(h.waiting, id)
+	for _, b := range waiting {
+		b.missing = slices.DeleteFunc(b.missing, func(m stardust.BlockID) bool { return m == id })
+		if len(b.missing) == 0 {
+			h.forget(b)
+			ready = append(ready, b.job)
+		}
+	}
+	return ready
+}
+
+// has reports whether the block is held.
+func (h *hold) has(id stardust.BlockID) bool { return h.held[id] != nil }
+
+func (h *hold) dropOldest() {
+	i := slices.IndexFunc(h.order, func(b *heldBlock) bool { return b != nil })
+	b := h.order[i]
+	for _, parent := range b.missing {
+		rest := slices.DeleteFunc(h.waiting[parent], func(w *heldBlock) bool { return w == b })
+		if len(rest) == 0 {
+			delete(h.waiting, parent)
+		} else {
+			h.waiting[parent] = rest
+		}
+	}
+	h.forget(b)
+	h.dropped++
+}
+
+// forget takes the block out of held and order. The order is rewritten once
+// half of it is gone.
+func (h *hold) forget(b *heldBlock) {
+	delete(h.held, b.job.id)
+	h.bytes -= len(b.job.raw)
+	if i := slices.Index(h.order, b); i == 0 {
+		h.order = h.order[1:]
+	} else {
+		h.order[i] = nil
+		h.left++
+	}
+	for len(h.order) > 0 && h.order[0] == nil {
+		h.order = h.order[1:]
+		h.left--
+	}
+	if h.left > len(h.order)/2 {
+		h.order = slices.DeleteFunc(h.order, func(b *heldBlock) bool { return b == nil })
+		h.left = 0
+	}
+}

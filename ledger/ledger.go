@@ -1,0 +1,259 @@
+// Package ledger is the gateway's replica of the Tangle: it validates blocks,
+// waits for their parents, chooses tips and attaches, and it owns the order of
+// every write.
+//
+// It is not a store, a network or an API: it writes through [Store], blocks of
+// others come in by [Ledger.Receive], and what it knows is read by whoever
+// serves it. It does not group readings; it only remembers, in the step that
+// stores a block, which readings stand in it (a mark).
+//
+// One goroutine, started by [Ledger.Run], owns the DAG's state. It takes all
+// blocks that wait, stores them in one durable transaction and then answers
+// their senders. Every exported method may be called concurrently.
+package ledger
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hedgerow-iot/hedgerow/ledger/network"
+	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
+)
+
+var (
+	// ErrInvalid means that the block can never be attached. The text that
+	// follows it says why.
+	ErrInvalid = errors.New("invalid block")
+	// ErrScore means that the block's proof of work is too small.
+	ErrScore = errors.New("pow score too low")
+	// ErrUnknownParent means that a parent is not in the replica. The text
+	// names the first such parent.
+	ErrUnknownParent = errors.New("parent unknown or not solid")
+	// ErrMarked means that a reading already stands in another block, so that
+	// attaching this one would double it. The text names both.
+	ErrMarked = errors.New("reading already attached")
+	// ErrBusy means "not now, nothing was stored": too many blocks wait, or
+	// the disk is full.
+	ErrBusy = errors.New("ledger busy")
+	// ErrNotFound means that the replica does not hold the block.
+	ErrNotFound = errors.New("block not found")
+	// ErrCursor means that a cursor was not returned by the same query.
+	ErrCursor = errors.New("invalid cursor")
+	// ErrClosed means that Run has ended. Whether a block that waited then was
+	// stored is known after the next start.
+	ErrClosed = errors.New("ledger stopped")
+)
+
+const (
+	// MaxRuns is how many runs of readings one block may be marked with.
+	MaxRuns = 2048
+	// MaxList is how many ids Children and Tagged return at most.
+	MaxList = 1000
+)
+
+// Config describes a [Ledger]. Zero fields mean the default named.
+type Config struct {
+	Network *network.File // required
+	Log     *slog.Logger  // discards
+
+	Queue     int // blocks that may wait to be stored; 1024
+	HoldCount int // received blocks that may wait for their parents; 4096
+	HoldBytes int // bytes of those blocks; 8 MiB
+	MaxTips   int // tips kept for selection, the newest; 256
+}
+
+// A Ledger is a replica. See [New].
+type Ledger struct {
+	network *network.File
+	store   Store
+	log     *slog.Logger
+
+	queue   chan *job
+	closed  chan struct{} // closed when Run ends
+	started atomic.Bool
+
+	// Owned by the goroutine of Run.
+	hold *hold
+
+	// The pool is replaced by the goroutine of Run and never changed once
+	// others can see it.
+	pool atomic.Pointer[pool]
+
+	counts struct {
+		blocks, held, heldBytes, dropped, refused, duplicates atomic.Uint64
+
+		lastAttached atomic.Int64 // Unix milliseconds, 0 never
+	}
+
+	mu       sync.Mutex // guards what follows
+	failure  error      // why Run ended, if not by its context
+	digest   [32]byte   // over digestAt blocks
+	digestAt uint64
+	digested bool
+}
+
+// Stats are the replica's figures at a moment.
+type Stats struct {
+	Blocks       uint64    // stored, the genesis not counted
+	Tips         int       // known for selection
+	Queued       int       // waiting to be stored
+	Held         int       // waiting for their parents
+	HeldBytes    int       // bytes of those
+	Dropped      uint64    // held blocks given up to make room, since start
+	Refused      uint64    // invalid blocks, since start
+	Duplicates   uint64    // blocks that were there already, since start
+	LastAttached time.Time // zero: never
+}
+
+// New returns a ledger over what the store holds. It does nothing until
+// [Ledger.Run]; reading works before.
+func New(cfg Config, store Store) (*Ledger, error) {
+	if cfg.Network == nil {
+		return nil, errors.New("open ledger: no network file given")
+	}
+	if cfg.Queue < 0 || cfg.HoldCount < 0 || cfg.HoldBytes < 0 || cfg.MaxTips < 0 {
+		return nil, errors.New("open ledger: a limit is negative")
+	}
+	l := &Ledger{
+		network: cfg.Network,
+		store:   store,
+		log:     cmp.Or(cfg.Log, slog.New(slog.DiscardHandler)),
+		queue:   make(chan *job, cmp.Or(cfg.Queue, 1024)),
+		closed:  make(chan struct{}),
+		hold:    newHold(cmp.Or(cfg.HoldCount, 4096), cmp.Or(cfg.HoldBytes, 8<<20)),
+	}
+	p, err := loadPool(store, cmp.Or(cfg.MaxTips, 256))
+	if err != nil {
+		return nil, fmt.Errorf("open ledger: %w", err)
+	}
+	l.pool.Store(p)
+	blocks, last, err := store.Count()
+	if err != nil {
+		return nil, fmt.Errorf("open ledger: %w", err)
+	}
+	l.counts.blocks.Store(blocks)
+	if !last.IsZero() {
+		l.counts.lastAttached.Store(last.UnixMilli())
+	}
+	return l, nil
+}
+
+// Run stores what is attached and received until ctx ends, and then returns
+// nil. An error means that the store is in doubt: the process must end, and
+// the next start finds out what was stored. Run may be called once.
+func (l *Ledger) Run(ctx context.Context) error {
+	if l.started.Swap(true) {
+		panic("ledger: Run called twice")
+	}
+	defer close(l.closed) // from here on everything returns ErrClosed
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case j := <-l.queue:
+			if err := l.write(j); err != nil {
+				l.mu.Lock()
+				l.failure = err
+				l.mu.Unlock()
+				return fmt.Errorf("ledger: %w", err)
+			}
+		}
+	}
+}
+
+// MinPoWScore is the score that every block must reach (TIP-12).
+func (l *Ledger) MinPoWScore() uint32 { return l.network.MinPoWScore }
+
+// Attach validates the block and stores it together with the mark "the
+// readings of these runs stand in it", in one durable step. A run is a pair of
+// first and last sequence number; runs ascend and do not touch; there are none
+// for blocks of others, and at most [MaxRuns].
+//
+// It waits until the block is durable. A block that is there already is
+// marked and its id returned. The error wraps ErrInvalid, ErrScore,
+// ErrUnknownParent, ErrMarked, ErrBusy or ErrClosed, or is that of ctx, after
+// which the block may or may not be stored: attaching it again is safe.
+func (l *Ledger) Attach(ctx context.Context, b *stardust.Block, runs [][2]uint64) (stardust.BlockID, error) {
+	raw, err := b.AppendBinary(nil)
+	if err != nil {
+		l.counts.refused.Add(1)
+		return stardust.GenesisID, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	if err := checkRuns(runs); err != nil {
+		return stardust.GenesisID, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	j := &job{id: stardust.IDOf(raw), raw: raw, runs: runs}
+	if err := l.submit(ctx, j); err != nil {
+		return stardust.GenesisID, err
+	}
+	return j.id, nil
+}
+
+// Receive takes a block from another gateway. It returns nil when the block
+// is durable, when it was there already, or when it is held until its parents
+// come; held blocks are lost when the process ends or when newer ones need
+// their place. The error is as that of [Ledger.Attach] but never
+// ErrUnknownParent. Receive keeps no reference to raw.
+func (l *Ledger) Receive(ctx context.Context, raw []byte) error {
+	if len(raw) > stardust.MaxBlockSize {
+		l.counts.refused.Add(1)
+		return fmt.Errorf("%w: %d bytes, at most %d allowed", ErrInvalid, len(raw), stardust.MaxBlockSize)
+	}
+	own := append([]byte(nil), raw...)
+	return l.submit(ctx, &job{id: stardust.IDOf(own), raw: own, received: true})
+}
+
+// submit checks the job's block, has it written and waits for the answer.
+func (l *Ledger) submit(ctx context.Context, j *job) error {
+	switch known, err := l.store.Has(j.id); {
+	case err != nil:
+		return fmt.Errorf("look for block %v: %w", j.id, err)
+	case known && len(j.runs) == 0:
+		l.counts.duplicates.Add(1)
+		return nil
+	}
+	var err error
+	if j.block, err = l.check(j.raw); err != nil {
+		l.counts.refused.Add(1)
+		return err
+	}
+	j.done = make(chan error, 1)
+	select {
+	case <-l.closed:
+		return l.whyClosed()
+	default:
+	}
+	select {
+	case l.queue <- j:
+	default:
+		return fmt.Errorf("%w: %d blocks wait to be stored", ErrBusy, cap(l.queue))
+	}
+	select {
+	case err := <-j.done:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("wait for block %v: %w", j.id, context.Cause(ctx))
+	case <-l.closed:
+	}
+	select {
+	case err := <-j.done: // answered just before Run ended
+		return err
+	default:
+		return l.whyClosed()
+	}
+}
+
+func (l *Ledger) whyClosed() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.failure != nil {
+		return fmt.Errorf("%w: %w", ErrClosed, l.failure)
+	}
+	return ErrClosed
+}

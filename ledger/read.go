@@ -1,0 +1,171 @@
+package ledger
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"golang.org/x/crypto/blake2b"
+
+	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
+)
+
+// Metadata is what the replica knows about a block beyond its bytes.
+type Metadata struct {
+	Parents  []stardust.BlockID // none: the genesis
+	Solid    bool               // the whole past is in the replica; so far true of every block held
+	Attached time.Time          // by this replica's clock, in milliseconds; zero: the genesis
+}
+
+// Block returns the bytes of a block, or ErrNotFound. The genesis has none.
+func (l *Ledger) Block(id stardust.BlockID) (raw []byte, err error) {
+	rec, err := l.load(id)
+	return rec.Raw, err
+}
+
+// Metadata returns what is known about a block, or ErrNotFound.
+func (l *Ledger) Metadata(id stardust.BlockID) (Metadata, error) {
+	if id == stardust.GenesisID {
+		return Metadata{Solid: true}, nil
+	}
+	rec, err := l.load(id)
+	if err != nil {
+		return Metadata{}, err
+	}
+	return Metadata{Parents: rec.Parents, Solid: true, Attached: rec.Attached}, nil
+}
+
+// Children returns the blocks that approve this one directly, in order of
+// arrival and at most [MaxList] of them, or ErrNotFound.
+func (l *Ledger) Children(id stardust.BlockID) ([]stardust.BlockID, error) {
+	ids := []stardust.BlockID{}
+	err := l.store.Children(id, func(child stardust.BlockID) bool {
+		ids = append(ids, child)
+		return len(ids) < MaxList
+	})
+	if err != nil {
+		return nil, fmt.Errorf("children of block %v: %w", id, err)
+	}
+	if len(ids) > 0 || id == stardust.GenesisID {
+		return ids, nil
+	}
+	switch ok, err := l.store.Has(id); {
+	case err != nil:
+		return nil, fmt.Errorf("children of block %v: %w", id, err)
+	case !ok:
+		return nil, fmt.Errorf("%w: %v", ErrNotFound, id)
+	}
+	return ids, nil
+}
+
+// Tagged returns up to limit (1 to [MaxList]) tagged-data blocks with exactly
+// this tag in order of arrival. The first call has an empty cursor; each
+// further one has the next of the call before, until that is empty. The error
+// wraps ErrCursor if the cursor is none of ours.
+func (l *Ledger) Tagged(tag []byte, limit int, cursor string) (ids []stardust.BlockID, next string, err error) {
+	limit = max(1, min(limit, MaxList))
+	var after uint64
+	if cursor != "" {
+		if after, err = strconv.ParseUint(cursor, 36, 64); err != nil {
+			return nil, "", fmt.Errorf("%w: %.40q", ErrCursor, cursor)
+		}
+	}
+	ids = []stardust.BlockID{}
+	var last uint64
+	err = l.store.Tagged(tag, after, func(position uint64, id stardust.BlockID) bool {
+		if len(ids) == limit {
+			next = strconv.FormatUint(last, 36)
+			return false
+		}
+		ids, last = append(ids, id), position
+		return true
+	})
+	if err != nil {
+		return nil, "", fmt.Errorf("blocks with tag %x: %w", tag, err)
+	}
+	return ids, next, nil
+}
+
+// Marks calls yield with every mark in ascending order of numbers until it
+// returns false. It sees the marks of one moment.
+func (l *Ledger) Marks(yield func(run [2]uint64, block stardust.BlockID) bool) error {
+	if err := l.store.Marks(0, yield); err != nil {
+		return fmt.Errorf("read marks: %w", err)
+	}
+	return nil
+}
+
+// Marked returns the block that the reading with this number stands in.
+func (l *Ledger) Marked(seq uint64) (block stardust.BlockID, ok bool, err error) {
+	err = l.store.Marks(seq, func(run [2]uint64, b stardust.BlockID) bool {
+		if run[0] <= seq && seq <= run[1] {
+			block, ok = b, true
+		}
+		return false
+	})
+	if err != nil {
+		return stardust.GenesisID, false, fmt.Errorf("mark of reading %d: %w", seq, err)
+	}
+	return block, ok, nil
+}
+
+// Stats returns the replica's figures.
+func (l *Ledger) Stats() Stats {
+	s := Stats{
+		Blocks:     l.counts.blocks.Load(),
+		Tips:       len(l.pool.Load().tips),
+		Queued:     len(l.queue),
+		Held:       int(l.counts.held.Load()),
+		HeldBytes:  int(l.counts.heldBytes.Load()),
+		Dropped:    l.counts.dropped.Load(),
+		Refused:    l.counts.refused.Load(),
+		Duplicates: l.counts.duplicates.Load(),
+	}
+	if ms := l.counts.lastAttached.Load(); ms != 0 {
+		s.LastAttached = time.UnixMilli(ms)
+	}
+	return s
+}
+
+// Digest returns the BLAKE2b-256 hash over the sorted ids of all solid blocks,
+// the genesis excluded: two replicas with equal digests hold the same blocks.
+// It reads all ids, about a second per million, unless nothing came since the
+// last call.
+func (l *Ledger) Digest() ([32]byte, error) {
+	before := l.counts.blocks.Load()
+	l.mu.Lock()
+	sum, at, ok := l.digest, l.digestAt, l.digested
+	l.mu.Unlock()
+	if ok && at == before {
+		return sum, nil
+	}
+	h, err := blake2b.New256(nil)
+	if err != nil {
+		return sum, fmt.Errorf("digest of the replica: %w", err)
+	}
+	n := uint64(0)
+	if err := l.store.IDs(func(id stardust.BlockID) bool {
+		n++
+		h.Write(id[:])
+		return true
+	}); err != nil {
+		return sum, fmt.Errorf("digest of the replica: %w", err)
+	}
+	h.Sum(sum[:0])
+	l.mu.Lock()
+	l.digest, l.digestAt, l.digested = sum, n, true // blocks are only added: n of them are always the same ones
+	l.mu.Unlock()
+	return sum, nil
+}
+
+func (l *Ledger) load(id stardust.BlockID) (Record, error) {
+	rec, err := l.store.Load(id)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return Record{}, fmt.Errorf("%w: %v", ErrNotFound, id)
+	case err != nil:
+		return Record{}, fmt.Errorf("load block %v: %w", id, err)
+	}
+	return rec, nil
+}

@@ -1,0 +1,233 @@
+package ledger
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
+)
+
+// What one Commit holds at most, before the block that passes a limit: small
+// enough for a transaction of the store, large enough to make a sync cheap.
+const (
+	groupBlocks = 256
+	groupBytes  = 512 << 10
+	groupRuns   = 2048
+)
+
+// A job is a block on its way into the store.
+type job struct {
+	id       stardust.BlockID
+	raw      []byte
+	block    *stardust.Block
+	runs     [][2]uint64
+	received bool       // from another gateway: may be held
+	done     chan error // takes one answer; nil once answered
+}
+
+func (j *job) answer(err error) {
+	if j.done != nil {
+		j.done <- err
+		j.done = nil
+	}
+}
+
+// A group is what one Commit stores.
+type group struct {
+	entries []Entry
+	jobs    []*job // to answer afterwards
+	ids     map[stardust.BlockID]bool
+	runs    []mark
+	bytes   int
+}
+
+type mark struct {
+	run   [2]uint64
+	block stardust.BlockID
+}
+
+func (g *group) full() bool {
+	return len(g.entries) >= groupBlocks || g.bytes >= groupBytes || len(g.runs) >= groupRuns
+}
+
+// write stores the job and whatever else waits. An error means that the store
+// is in doubt; jobs without an answer learn of it when Run ends.
+func (l *Ledger) write(first *job) error {
+	work := []*job{first}
+	for len(work) < groupBlocks && len(l.queue) > 0 {
+		work = append(work, <-l.queue) // this goroutine alone receives
+	}
+	for len(work) > 0 {
+		g := &group{ids: map[stardust.BlockID]bool{}}
+		for len(work) > 0 && !g.full() {
+			j := work[0]
+			work = work[1:]
+			ready, err := l.stage(g, j)
+			if err != nil {
+				return err
+			}
+			if len(ready) > 0 { // children that waited come before what was queued later
+				work = append(ready, work...)
+			}
+		}
+		if err := l.commit(g); err != nil {
+			return err
+		}
+		l.counts.held.Store(uint64(len(l.hold.held)))
+		l.counts.heldBytes.Store(uint64(l.hold.bytes))
+		l.counts.dropped.Store(l.hold.dropped)
+	}
+	return nil
+}
+
+// stage puts the job into the group, holds it, or answers it. It returns the
+// held jobs that waited for this one only.
+func (l *Ledger) stage(g *group, j *job) (ready []*job, err error) {
+	known, err := l.solid(g, j.id)
+	if err != nil {
+		return nil, err
+	}
+	runs, err := l.newRuns(g, j)
+	switch {
+	case errors.Is(err, ErrMarked):
+		j.answer(err)
+		return nil, nil
+	case err != nil:
+		return nil, err
+	}
+	if known {
+		l.counts.duplicates.Add(1)
+		if len(runs) > 0 {
+			g.add(Entry{ID: j.id}, runs)
+		}
+		g.jobs = append(g.jobs, j) // what it repeats may be in this group
+		return nil, nil
+	}
+	missing, err := l.missing(g, j.block.Parents)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case len(missing) == 0:
+		g.add(Entry{ID: j.id, Block: j.block, Raw: j.raw, Attached: time.Now()}, runs)
+		g.jobs = append(g.jobs, j)
+		return l.hold.release(j.id), nil
+	case j.received:
+		l.hold.add(j, missing)
+		j.answer(nil)
+	default:
+		j.answer(fmt.Errorf("%w: %v", ErrUnknownParent, missing[0]))
+	}
+	return nil, nil
+}
+
+func (g *group) add(e Entry, runs [][2]uint64) {
+	e.Runs = runs
+	g.entries = append(g.entries, e)
+	g.ids[e.ID] = true
+	g.bytes += len(e.Raw)
+	for _, r := range runs {
+		g.runs = append(g.runs, mark{r, e.ID})
+	}
+}
+
+// commit stores the group, then moves the tips and answers.
+func (l *Ledger) commit(g *group) error {
+	if len(g.entries) > 0 {
+		next := l.pool.Load().with(g.entries)
+		switch err := l.store.Commit(g.entries, next.ids()); {
+		case errors.Is(err, ErrBusy):
+			return l.giveBack(g, err)
+		case err != nil:
+			return fmt.Errorf("store %d blocks: %w", len(g.entries), err)
+		}
+		l.pool.Store(next)
+		l.count(g.entries)
+	}
+	for _, j := range g.jobs {
+		j.answer(nil)
+	}
+	return nil
+}
+
+// giveBack answers a group that was not stored. Held blocks whose last parent
+// was in it are held again.
+func (l *Ledger) giveBack(g *group, cause error) error {
+	for _, j := range g.jobs {
+		if !j.received || j.done != nil {
+			j.answer(cause)
+			continue
+		}
+		none := &group{}
+		missing, err := l.missing(none, j.block.Parents)
+		if err != nil {
+			return err
+		}
+		l.hold.add(j, missing)
+	}
+	return nil
+}
+
+func (l *Ledger) count(entries []Entry) {
+	for _, e := range entries {
+		if e.Block != nil {
+			l.counts.blocks.Add(1)
+			l.counts.lastAttached.Store(e.Attached.UnixMilli())
+			l.log.Debug("block attached", "block", e.ID, "bytes", len(e.Raw), "parents", len(e.Block.Parents))
+		}
+	}
+}
+
+// solid reports whether the block is the genesis, stored, or in the group.
+func (l *Ledger) solid(g *group, id stardust.BlockID) (bool, error) {
+	if id == stardust.GenesisID || g.ids[id] || l.pool.Load().has(id) {
+		return true, nil
+	}
+	ok, err := l.store.Has(id)
+	if err != nil {
+		return false, fmt.Errorf("look for block %v: %w", id, err)
+	}
+	return ok, nil
+}
+
+// missing returns those of the parents that are not solid.
+func (l *Ledger) missing(g *group, parents []stardust.BlockID) (ids []stardust.BlockID, err error) {
+	for _, p := range parents {
+		switch ok, err := l.solid(g, p); {
+		case err != nil:
+			return nil, err
+		case !ok:
+			ids = append(ids, p)
+		}
+	}
+	return ids, nil
+}
+
+// newRuns returns the runs of the job that are not yet marked as its block's.
+// The error wraps ErrMarked if a reading stands in another block, or in this
+// one by another run.
+func (l *Ledger) newRuns(g *group, j *job) (runs [][2]uint64, err error) {
+	for _, r := range j.runs {
+		old, found := mark{}, false
+		if i := slices.IndexFunc(g.runs, func(m mark) bool { return m.run[0] <= r[1] && r[0] <= m.run[1] }); i >= 0 {
+			old, found = g.runs[i], true
+		} else if err := l.store.Marks(r[0], func(run [2]uint64, block stardust.BlockID) bool {
+			if run[0] <= r[1] {
+				old, found = mark{run, block}, true
+			}
+			return false
+		}); err != nil {
+			return nil, fmt.Errorf("marks from %d: %w", r[0], err)
+		}
+		switch {
+		case !found:
+			runs = append(runs, r)
+		case old != mark{r, j.id}:
+			return nil, fmt.Errorf("%w: %d-%d stand in block %v, so %d-%d cannot stand in %v",
+				ErrMarked, old.run[0], old.run[1], old.block, r[0], r[1], j.id)
+		}
+	}
+	return runs, nil
+}
