@@ -1,9 +1,10 @@
 package batching
 
 // A Receipt tells a front end when its packet is durable. All receipts of a
-// stage are resolved in the order of submission.
+// stage are resolved in the order of submission; only that of a packet which
+// was stored before is resolved at once.
 type Receipt struct {
-	done  chan struct{} // closed by whoever resolves the receipt
+	done  <-chan struct{} // closed by whoever resolves the receipt; a group's receipts share it
 	first uint64
 	err   error
 }
@@ -11,10 +12,11 @@ type Receipt struct {
 // NewReceipt returns an unresolved receipt and the function that resolves it,
 // to be called once.
 func NewReceipt() (r *Receipt, resolve func(first uint64, err error)) {
-	r = &Receipt{done: make(chan struct{})}
+	done := make(chan struct{})
+	r = &Receipt{done: done}
 	return r, func(first uint64, err error) {
 		r.first, r.err = first, err
-		close(r.done)
+		close(done)
 	}
 }
 

@@ -1,0 +1,161 @@
+package batching
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
+)
+
+// How long a transient error of the prover or the ledger is waited out: twice
+// as long after each, up to the longest.
+const (
+	retryFirst   = 10 * time.Millisecond
+	retryLongest = 2 * time.Second
+)
+
+// errStale is the cause for which a search is ended to take newer parents.
+var errStale = errors.New("parents are stale")
+
+// attachAll brings batches to the ledger one after the other until there are
+// no more, or ctx ends. It calls end when nothing can be attached any more.
+func (s *Stage) attachAll(ctx context.Context, end func(), batches <-chan *batch) error {
+	for b := range batches {
+		if ctx.Err() != nil {
+			return nil
+		}
+		err := s.attach(ctx, b)
+		switch {
+		case err == nil:
+		case ctx.Err() != nil, s.stopped(err):
+			end()
+			return nil
+		default:
+			end()
+			return fmt.Errorf("attach batch %d-%d: %w", b.first(), b.last(), err)
+		}
+		s.flight.landed(b)
+		s.count.attached.Add(uint64(b.count))
+		s.count.attach.observe(time.Since(b.sealed).Seconds())
+		<-s.seal.slots
+	}
+	return nil
+}
+
+// attach makes the block of a batch and hands it to the ledger.
+func (s *Stage) attach(ctx context.Context, b *batch) error {
+	var block *stardust.Block
+	err := s.retry(ctx, "proof of work", func() (err error) {
+		block, err = s.prove(ctx, b)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	tried := false
+	return s.retry(ctx, "attachment", func() error {
+		if tried { // the ledger may have come further than its answer said
+			if _, ok, err := s.ledger.Marked(b.first()); err != nil || ok {
+				return err
+			}
+		}
+		tried = true
+		id, err := s.ledger.Attach(ctx, block, b.runs)
+		if err != nil {
+			return err
+		}
+		s.log.Debug("batch attached", "first", b.first(), "last", b.last(), "readings", b.count, "block", id)
+		return nil
+	})
+}
+
+// retry calls f until it returns anything but a transient error, or ctx ends.
+func (s *Stage) retry(ctx context.Context, what string, f func() error) error {
+	for wait := retryFirst; ; wait = min(2*wait, retryLongest) {
+		err := f()
+		if err == nil || !s.transient(err) {
+			return err
+		}
+		s.count.retries.Add(1)
+		s.log.Debug("busy, trying again", "what", what, "wait", wait, "err", err)
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// prove returns the block of b with parents as late and a nonce as good as
+// the ledger asks for.
+func (s *Stage) prove(ctx context.Context, b *batch) (*stardust.Block, error) {
+	for {
+		tips := s.ledger.Tips()
+		block := &stardust.Block{
+			Version: stardust.ProtocolVersion,
+			Parents: someParents(tips, b.parents),
+			Payload: &stardust.TaggedData{Tag: s.seal.tag, Data: b.data},
+		}
+		raw, err := block.AppendBinary(nil)
+		if err != nil {
+			return nil, fmt.Errorf("build block: %w", err)
+		}
+		s.count.lastSize.Store(int64(len(raw)))
+		zeros := stardust.TargetZeros(len(raw), s.ledger.MinPoWScore())
+		if zeros == 0 {
+			return block, nil
+		}
+		block.Nonce, err = s.search(ctx, stardust.PoWDigest(raw), zeros, tips)
+		if errors.Is(err, errStale) {
+			s.count.refreshes.Add(1)
+			continue
+		}
+		return block, err
+	}
+}
+
+// search finds a nonce. It returns errStale when that takes longer than
+// TipRefresh and the ledger's tips are other than tips by then.
+func (s *Stage) search(ctx context.Context, digest [32]byte, zeros int, tips []stardust.BlockID) (uint64, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	var watch sync.WaitGroup
+	watch.Go(func() {
+		tick := time.NewTicker(s.cfg.TipRefresh)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				if !slices.Equal(s.ledger.Tips(), tips) {
+					cancel(errStale)
+					return
+				}
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	nonce, err := s.prover.Prove(ctx, digest, zeros)
+	cause := context.Cause(ctx)
+	cancel(nil)
+	watch.Wait()
+	if err != nil && errors.Is(cause, errStale) {
+		return 0, errStale
+	}
+	return nonce, err
+}
+
+// someParents returns at most n of the tips, ascending. Leaving some out when
+// there are more than the block has room for keeps it below its step.
+func someParents(tips []stardust.BlockID, n int) []stardust.BlockID {
+	tips = slices.Clone(tips)
+	for len(tips) > n {
+		i := rand.IntN(len(tips))
+		tips = slices.Delete(tips, i, i+1)
+	}
+	return tips
+}
