@@ -1,0 +1,164 @@
+// Package api serves the Tangle's own HTTP routes over what the ledger offers:
+// health, routes, and TIP-25 core (info, tips, blocks, metadata) in the form
+// that existing client libraries use, including proof of work by the gateway
+// for clients that send none.
+//
+// It knows HTTP and JSON, not the rules of the DAG: whether a block may be
+// attached is for the ledger to say, and this package only chooses the words.
+// It keeps no block and starts no goroutine. It does not authenticate: when
+// the routes are not public, gateway puts the admin's guard in front.
+//
+// Requests are bounded before they cost anything: 1 MiB of body, a number of
+// submissions and of proof-of-work jobs at a time, a time for each.
+package api
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/hedgerow-iot/hedgerow/ledger"
+	"github.com/hedgerow-iot/hedgerow/ledger/network"
+	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
+)
+
+// A Ledger is the replica that is served. *ledger.Ledger is one.
+type Ledger interface {
+	Tips() []stardust.BlockID
+	Attach(ctx context.Context, b *stardust.Block, runs [][2]uint64) (stardust.BlockID, error)
+	Block(id stardust.BlockID) (raw []byte, err error)
+	Metadata(id stardust.BlockID) (ledger.Metadata, error)
+	Children(id stardust.BlockID) ([]stardust.BlockID, error)
+	MinPoWScore() uint32
+	Stats() ledger.Stats
+}
+
+// A Prover finds nonces (TIP-12). *powfarm.Farm is one.
+type Prover interface {
+	Prove(ctx context.Context, digest [32]byte, zeros int) (nonce uint64, err error)
+}
+
+// Config describes a [Server]. Zero fields mean the default named.
+type Config struct {
+	Name    string        // of the software, in info; "hedgerow"
+	Version string        // of the software, in info; "0.0.0"
+	Network *network.File // the network served; required
+	// Routes are listed in /api/routes besides core/v2.
+	Routes []string
+	// Health returns nil when the ledger can attach a block now; nil: always.
+	Health func() error
+	// PoWJobs bounds the blocks that wait for a nonce at the same time; more
+	// are answered 503. 2.
+	PoWJobs int
+	// PoWTime bounds the search for one block. 2 minutes.
+	PoWTime time.Duration
+	// TipRefresh is how long a search goes on before newer tips are taken,
+	// when it is the gateway that chooses the parents. 1 second.
+	TipRefresh time.Duration
+}
+
+// Bounds that no configuration moves.
+const (
+	maxBody    = 1 << 20 // bytes of a submitted body, as Hornet has it
+	maxSubmits = 32      // submissions in flight, searching or not
+	bodyTime   = 30 * time.Second
+	answerTime = 10 * time.Second // to write an answer after a search
+	retryAfter = 5 * time.Second  // what a refused client is told
+)
+
+// A Server answers the routes. It may be used concurrently.
+type Server struct {
+	cfg     Config
+	ledger  Ledger
+	prover  Prover // nil: clients bring their own proof of work
+	log     *slog.Logger
+	mux     *http.ServeMux
+	submits chan struct{} // a token per submission in flight
+	jobs    chan struct{} // a token per search in flight
+	rate    rate
+}
+
+// New returns the handler of /health, /api/routes and /api/core/v2/; any other
+// path is answered 404. A nil prover means that this gateway searches no
+// nonces for others.
+func New(cfg Config, l Ledger, p Prover, log *slog.Logger) (*Server, error) {
+	if cfg.Network == nil {
+		return nil, errors.New("api needs the network file")
+	}
+	if cfg.PoWJobs < 0 || cfg.PoWTime < 0 || cfg.TipRefresh < 0 {
+		return nil, fmt.Errorf("api limits are %d jobs, %v, %v; want none below 0", cfg.PoWJobs, cfg.PoWTime, cfg.TipRefresh)
+	}
+	cfg.Name = cmp.Or(cfg.Name, "hedgerow")
+	cfg.Version = cmp.Or(cfg.Version, "0.0.0")
+	cfg.PoWTime = cmp.Or(cfg.PoWTime, 2*time.Minute)
+	cfg.TipRefresh = cmp.Or(cfg.TipRefresh, time.Second)
+	if cfg.Health == nil {
+		cfg.Health = func() error { return nil }
+	}
+	s := &Server{
+		cfg: cfg, ledger: l, prover: p, log: log, mux: http.NewServeMux(),
+		submits: make(chan struct{}, maxSubmits),
+		jobs:    make(chan struct{}, cmp.Or(cfg.PoWJobs, 2)),
+	}
+	for path, m := range map[string]methods{
+		"/health":                           {"GET": s.health},
+		"/api/routes":                       {"GET": s.routes},
+		"/api/core/v2/info":                 {"GET": s.info},
+		"/api/core/v2/tips":                 {"GET": s.tips},
+		"/api/core/v2/blocks":               {"POST": s.submit},
+		"/api/core/v2/blocks/{id}":          {"GET": s.block},
+		"/api/core/v2/blocks/{id}/metadata": {"GET": s.metadata},
+		"/api/core/v2/blocks/{id}/children": {"GET": s.children},
+	} {
+		s.mux.Handle(path, m)
+	}
+	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		writeError(w, http.StatusNotFound, "no route "+r.URL.Path+" in this version; see /api/routes")
+	})
+	return s, nil
+}
+
+// ServeHTTP answers one request. Pages of any origin may read the answers and
+// submit blocks, as client libraries in browsers do: nothing here depends on
+// who asks, and no cookie is ever set or read.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
+	h.Set("Access-Control-Allow-Origin", "*")
+	h.Set("Access-Control-Expose-Headers", "Location, Retry-After")
+	h.Set("X-Content-Type-Options", "nosniff")
+	s.mux.ServeHTTP(w, r)
+}
+
+// methods answers the methods of one path, and the others 405.
+type methods map[string]http.HandlerFunc
+
+// ServeHTTP answers HEAD as GET (net/http drops the body) and OPTIONS with
+// what a browser asks before it sends a request to another origin.
+func (m methods) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	method := r.Method
+	if method == http.MethodHead {
+		method = http.MethodGet
+	}
+	if h, ok := m[method]; ok {
+		h(w, r)
+		return
+	}
+	allow := "GET, HEAD, OPTIONS"
+	if m[http.MethodGet] == nil {
+		allow = "POST, OPTIONS"
+	}
+	w.Header().Set("Allow", allow)
+	if method != http.MethodOptions {
+		writeError(w, http.StatusMethodNotAllowed, "method "+method+" not allowed here, only "+allow)
+		return
+	}
+	h := w.Header()
+	h.Set("Access-Control-Allow-Methods", allow)
+	h.Set("Access-Control-Allow-Headers", "Accept, Authorization, Content-Type")
+	h.Set("Access-Control-Max-Age", "86400")
+	w.WriteHeader(http.StatusNoContent)
+}
