@@ -1,0 +1,187 @@
+package journal
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/dgraph-io/badger/v4"
+)
+
+// Check reads the whole journal and returns nil when every group decodes,
+// their numbers have no gap but those that SkipTo made, and the indexes say
+// what the groups say. The error wraps [ErrCorrupt] and names the first
+// difference. Nothing is indexed or dropped meanwhile; Append goes on.
+func (j *Journal) Check(ctx context.Context) error {
+	j.indexMu.Lock()
+	defer j.indexMu.Unlock()
+	c := &checker{ctx: ctx, last: make(map[series]entry)}
+	j.mu.RLock()
+	c.first, c.next, c.indexed = j.first, j.next, j.checkpoint.next
+	c.segments = j.segments
+	j.mu.RUnlock()
+	if err := j.view(c.check); err != nil {
+		return fmt.Errorf("check journal: %w", err)
+	}
+	return nil
+}
+
+type checker struct {
+	ctx                  context.Context
+	first, next, indexed uint64
+	segments             []segment
+	last                 map[series]entry // newest indexed
+	chunks               int
+}
+
+func bad(format string, a ...any) error {
+	return fmt.Errorf("%w: "+format, append([]any{ErrCorrupt}, a...)...)
+}
+
+func (c *checker) check(txn *badger.Txn) error {
+	if n := len(c.segments); n > 0 && c.segments[n-1].next > c.indexed {
+		return bad("checkpoint %d lies before segment %d", c.indexed, c.segments[n-1].first)
+	}
+	if err := c.groups(txn); err != nil {
+		return err
+	}
+	if err := c.chunkKeys(txn); err != nil {
+		return err
+	}
+	if err := c.lasts(txn); err != nil {
+		return err
+	}
+	return scan(txn, []byte{prefixWindow}, func(key, value []byte) error {
+		_, err := decodeWindow(key, value)
+		return errors.Join(err, c.ctx.Err())
+	})
+}
+
+// groups walks all groups and holds each segment's against the indexes.
+func (c *checker) groups(txn *badger.Txn) error {
+	pos, left := c.first, c.segments
+	t := newTail(pos)
+	err := groupsFrom(txn, 0, func(g *group, size int) error {
+		if err := c.ctx.Err(); err != nil {
+			return err
+		}
+		if g.first >= c.next {
+			return errStop
+		}
+		if g.first != pos {
+			if err := gap(txn, pos, g.first); err != nil {
+				return err
+			}
+			t = newTail(g.first)
+		}
+		if len(left) == 0 && g.first < c.indexed {
+			return bad("group %d is in no segment", g.first)
+		}
+		t.add(g, size)
+		pos = g.next()
+		if len(left) > 0 && pos >= left[0].next {
+			if t.segment != left[0] {
+				return bad("segment is %+v, its groups make %+v", left[0], t.segment)
+			}
+			if err := c.segment(txn, t); err != nil {
+				return err
+			}
+			t, left = newTail(pos), left[1:]
+		}
+		return nil
+	})
+	switch {
+	case err != nil:
+		return err
+	case len(left) > 0:
+		return bad("groups of segment %d are missing", left[0].first)
+	case pos != c.next:
+		return gap(txn, pos, c.next)
+	}
+	return nil
+}
+
+// gap returns nil when SkipTo left the numbers from pos to next out.
+func gap(txn *badger.Txn, pos, next uint64) error {
+	item, err := txn.Get(seqKey(prefixGap, next))
+	if errors.Is(err, badger.ErrKeyNotFound) {
+		return bad("readings %d to %d are missing", pos, next-1)
+	}
+	if err != nil {
+		return err
+	}
+	return item.Value(func(v []byte) error {
+		// The readings before the gap may have been dropped since.
+		if len(v) != 8 || binary.BigEndian.Uint64(v) > pos {
+			return bad("readings %d to %d are missing", pos, next-1)
+		}
+		return nil
+	})
+}
+
+// segment holds the indexes against what the groups of a segment make.
+func (c *checker) segment(txn *badger.Txn, t *tail) error {
+	for s, es := range t.series {
+		c.last[s] = es[len(es)-1]
+	}
+	return t.index(func(key, value []byte) error {
+		c.chunks++
+		item, err := txn.Get(key)
+		if errors.Is(err, badger.ErrKeyNotFound) {
+			return bad("index chunk %x is missing", key)
+		}
+		if err != nil {
+			return err
+		}
+		return item.Value(func(v []byte) error {
+			if !bytes.Equal(v, value) {
+				return bad("index chunk %x is %x, groups make %x", key, v, value)
+			}
+			return nil
+		})
+	})
+}
+
+// chunkKeys looks for chunks that no segment makes.
+func (c *checker) chunkKeys(txn *badger.Txn) error {
+	found := 0
+	err := scan(txn, []byte{prefixChunk}, func(key, _ []byte) error {
+		_, start, ok := parseChunkKey(key)
+		if !ok {
+			return bad("chunk key %x", key)
+		}
+		if start.seq < c.indexed { // above: left by a flush that was cut off
+			found++
+		}
+		return c.ctx.Err()
+	})
+	if err == nil && found != c.chunks {
+		err = bad("%d index chunks, groups make %d", found, c.chunks)
+	}
+	return err
+}
+
+func (c *checker) lasts(txn *badger.Txn) error {
+	found := 0
+	err := scan(txn, []byte{prefixLast}, func(key, value []byte) error {
+		s, ok := parseSeries(key[1:])
+		e, err := decodeLast(value)
+		if !ok || err != nil {
+			return bad("last value %x", key)
+		}
+		want, known := c.last[s]
+		if known {
+			found++
+		}
+		if e != want && e.seq < c.indexed {
+			return bad("last value of %q %q is %d, groups make %d", s.device, s.name, e.seq, want.seq)
+		}
+		return c.ctx.Err()
+	})
+	if err == nil && found != len(c.last) {
+		err = bad("%d of %d series have a last value", found, len(c.last))
+	}
+	return err
+}

@@ -1,0 +1,572 @@
+package journal
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+
+	"github.com/hedgerow-iot/hedgerow/batching"
+)
+
+var (
+	// ErrNotFound means that no such reading is kept.
+	ErrNotFound = errors.New("no such reading")
+	// ErrCursor means that a cursor is not one that this query gave out.
+	ErrCursor = errors.New("not a cursor of this query")
+	// ErrCorrupt means that what is stored is damaged.
+	ErrCorrupt = errors.New("journal damaged")
+	// ErrNewer means that the journal was written by a newer program.
+	ErrNewer = errors.New("journal written by a newer program")
+	// ErrDiskFull means that the store was not opened because its disk is too
+	// full to work on it safely.
+	ErrDiskFull = errors.New("disk full")
+	// ErrUnclean means that a journal cannot be opened for reading only,
+	// because it was not closed or is in use.
+	ErrUnclean = errors.New("journal not closed")
+	// ErrInDoubt means that a write failed in a way that leaves open whether
+	// it is stored. The process must end; opening the journal anew settles it.
+	ErrInDoubt = errors.New("journal in doubt")
+)
+
+// minDisk is the least MaxDisk: the store's own files take nearly half of it.
+const minDisk = 64 << 20
+
+// Options say how large and old a journal may get. Zero fields mean the
+// default.
+type Options struct {
+	// MaxDisk is how many bytes the journal's files may occupy (2 GiB; at
+	// least 64 MiB). At nine tenths of it, readings are dropped as far as Trim
+	// allows; at all of it Append refuses.
+	MaxDisk int64
+	// Reserve is the free space below which Append refuses (512 MiB). 64 MiB
+	// are reserved in any case.
+	Reserve int64
+	// Retention is the age at which readings are dropped (400 days).
+	Retention time.Duration
+	// Log gets what the store has to say; nil discards it.
+	Log *slog.Logger
+	// FreeSpace tells the free bytes of a directory's disk; nil asks the
+	// system. Tests pretend with it.
+	FreeSpace func(dir string) (int64, error)
+
+	readOnly bool
+}
+
+func (o *Options) complete() error {
+	if o.MaxDisk == 0 {
+		o.MaxDisk = 2 << 30
+	}
+	if o.Reserve == 0 {
+		o.Reserve = 512 << 20
+	}
+	if o.Retention == 0 {
+		o.Retention = 400 * 24 * time.Hour
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.FreeSpace == nil {
+		o.FreeSpace = freeSpace
+	}
+	if o.MaxDisk < minDisk || o.Reserve < 0 || o.Retention < 0 {
+		return fmt.Errorf("journal: max disk %d, reserve %d, retention %s: want at least %d, 0 and 0s",
+			o.MaxDisk, o.Reserve, o.Retention, minDisk)
+	}
+	return nil
+}
+
+// A Journal holds the readings of one gateway. It implements
+// [batching.Journal]; its methods may be called concurrently, except that
+// there is one appender and one Run.
+type Journal struct {
+	opt     Options
+	db      *badger.DB
+	disk    *disk
+	windows *windows
+	log     *slog.Logger
+	due     chan struct{} // holds a token when the tail wants flushing
+
+	life     sync.RWMutex // held by everybody who reads the store; Close excludes them
+	appendMu sync.Mutex   // held by Append and SkipTo: owns the numbers
+	indexMu  sync.Mutex   // held by flush, trim and check: owns the indexes
+	flattens int64        // bytes trimmed that the store has not given back; guarded by indexMu
+
+	mu          sync.RWMutex // guards everything below
+	closed      bool
+	failed      error // wraps ErrInDoubt
+	incarnation [8]byte
+	first, next uint64 // kept are [first, next)
+	checkpoint  checkpoint
+	segments    []segment // those of the indexes, in order
+	frozen      *tail     // on its way into the indexes, or nil
+	tail        *tail     // what follows it
+	recent      recent
+	through     uint64 // what Trim allowed
+	stats       Stats
+}
+
+// Stats are figures for status and metrics.
+type Stats struct {
+	First, Next uint64 // kept are the numbers from First to Next-1
+	Readings    uint64 // kept
+	Unindexed   uint64 // of them, those that a restart would replay
+	Appended    uint64 // since Open
+	Groups      uint64 // since Open: commits on the way of acknowledgements
+	Bytes       uint64 // since Open: of encoded groups
+	Trimmed     uint64 // since Open
+	Refused     uint64 // calls of Append that returned ErrBusy
+	DiskBytes   int64  // that the files occupy
+	FreeBytes   int64  // of the disk
+}
+
+// Open opens the journal in dir, which it creates when missing, and replays
+// what its indexes do not have yet. It blocks while it reads, well under a
+// second for a million readings.
+//
+// The error wraps [ErrNewer], [ErrCorrupt] or [ErrDiskFull]: below 64 MiB of
+// free space nothing is opened, because the store cannot work there.
+func Open(dir string, opt Options) (*Journal, error) {
+	if err := opt.complete(); err != nil {
+		return nil, err
+	}
+	if err := makeDir(dir); err != nil {
+		return nil, fmt.Errorf("create journal %s: %w", dir, err)
+	}
+	free, err := opt.FreeSpace(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open journal %s: free space: %w", dir, err)
+	}
+	if free < lowMark {
+		return nil, fmt.Errorf("store not opened: disk of %s: free %d bytes, needed %d: make room and start again: %w",
+			dir, free, lowMark, ErrDiskFull)
+	}
+	j, err := open(dir, opt)
+	if err != nil {
+		return nil, fmt.Errorf("open journal %s: %w", dir, err)
+	}
+	return j, nil
+}
+
+// OpenReadOnly opens the journal in dir to be queried; Append and SkipTo must
+// not be called. The store reads only what was closed: the error wraps
+// [ErrUnclean] when a gateway has it open, or was killed and has not been
+// started since. After a kill, Open does.
+func OpenReadOnly(dir string, opt Options) (*Journal, error) {
+	if err := opt.complete(); err != nil {
+		return nil, err
+	}
+	opt.readOnly = true
+	if _, err := os.Stat(filepath.Join(dir, badger.ManifestFilename)); err != nil {
+		return nil, fmt.Errorf("open journal: %w", err)
+	}
+	j, err := open(dir, opt)
+	if err != nil {
+		return nil, fmt.Errorf("open journal %s for reading: %w", dir, err)
+	}
+	return j, nil
+}
+
+func open(dir string, opt Options) (*Journal, error) {
+	db, err := openStore(dir, opt)
+	if err != nil {
+		return nil, err
+	}
+	j := &Journal{
+		opt: opt, db: db, log: opt.Log, windows: newWindows(db),
+		disk: &disk{dir: dir, maxDisk: opt.MaxDisk, reserve: opt.Reserve, look: opt.FreeSpace},
+		due:  make(chan struct{}, 1),
+	}
+	if err := j.load(); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return j, nil
+}
+
+// openStore opens badger with the settings of a small box. It recovers the
+// panics with which badger meets damaged files.
+func openStore(dir string, opt Options) (db *badger.DB, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%w: %v", ErrCorrupt, p)
+		}
+	}()
+	o := badger.DefaultOptions(dir).
+		WithSyncWrites(true).
+		WithDetectConflicts(false).
+		WithCompression(0).
+		WithMemTableSize(memTable).
+		WithNumMemtables(2).
+		WithNumLevelZeroTables(2).
+		WithNumLevelZeroTablesStall(6).
+		WithNumCompactors(2).
+		WithBlockCacheSize(8 << 20).
+		WithIndexCacheSize(8 << 20).
+		WithValueThreshold(1 << 20).
+		WithValueLogFileSize(64 << 20).
+		WithMetricsEnabled(false).
+		WithReadOnly(opt.readOnly).
+		WithLogger(storeLog{opt.Log})
+	o.LmaxCompaction = true // gives back what was trimmed
+	db, err = badger.Open(o)
+	if opt.readOnly && err != nil {
+		return nil, fmt.Errorf("%w: %v", ErrUnclean, err)
+	}
+	return db, err
+}
+
+const memTable = 8 << 20
+
+// makeDir creates dir for its owner only and makes its entry durable.
+func makeDir(dir string) error {
+	if _, err := os.Stat(dir); err == nil {
+		return nil
+	}
+	parent := filepath.Dir(filepath.Clean(dir))
+	if err := makeDir(parent); err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	f, err := os.Open(parent)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
+// Close indexes what is left, so that the next Open has nothing to replay,
+// and closes the store. No method but Close may be called after it.
+func (j *Journal) Close() error {
+	j.mu.Lock()
+	done := j.closed
+	j.closed = true
+	failed := j.failed
+	j.mu.Unlock()
+	if done {
+		return nil
+	}
+	var err error
+	if failed == nil && !j.opt.readOnly {
+		err = j.flush()
+	}
+	j.life.Lock()
+	defer j.life.Unlock()
+	return errors.Join(err, j.db.Close())
+}
+
+// Append implements [batching.Journal]: each group is one synced commit.
+//
+// A packet whose encoding may exceed [MaxPacket] is refused like a full disk,
+// with all others of the call: bound packets before.
+func (j *Journal) Append(packets []batching.Packet, at batching.Stamp) (uint64, error) {
+	j.appendMu.Lock()
+	defer j.appendMu.Unlock()
+	first := j.Next()
+	groups, values, err := encode(packets, first, at)
+	if err != nil {
+		return 0, j.refuse(err)
+	}
+	var bytes int64
+	for _, v := range values {
+		bytes += int64(len(v))
+	}
+	if err := j.ready(bytes); err != nil {
+		return 0, j.refuse(err)
+	}
+	for i, g := range groups {
+		if err := j.commit(func(txn *badger.Txn) error {
+			return txn.Set(seqKey(prefixGroup, g.first), values[i])
+		}); err != nil {
+			return 0, err
+		}
+		j.apply(g, len(values[i]))
+	}
+	j.disk.wrote(bytes)
+	if err := j.flushDue(); err != nil {
+		return 0, err
+	}
+	return first, nil
+}
+
+// encode makes groups of at most about maxGroup bytes.
+func encode(packets []batching.Packet, first uint64, at batching.Stamp) (groups []*group, values [][]byte, err error) {
+	if len(packets) == 0 {
+		return nil, nil, errors.New("append nothing")
+	}
+	var w *groupWriter
+	finish := func() {
+		if w != nil {
+			values = append(values, w.value())
+			groups = append(groups, &w.g)
+			first = w.g.next()
+		}
+	}
+	for i := range packets {
+		p := &packets[i]
+		bound := packetBound(p)
+		if bound > MaxPacket {
+			return nil, nil, fmt.Errorf("%w: packet of %d readings may take %d bytes, at most %d",
+				batching.ErrBusy, len(p.Readings), bound, MaxPacket)
+		}
+		for k := range p.Readings {
+			if err := p.Readings[k].Validate(); err != nil {
+				return nil, nil, fmt.Errorf("append reading: %w", err)
+			}
+		}
+		if len(p.Readings) == 0 {
+			return nil, nil, errors.New("append packet without a reading")
+		}
+		if w == nil || len(w.buf)+bound > maxGroup {
+			finish()
+			w = newGroupWriter(first, at)
+		}
+		w.add(p)
+	}
+	finish()
+	return groups, values, nil
+}
+
+// refuse counts a refusal.
+func (j *Journal) refuse(err error) error {
+	if errors.Is(err, batching.ErrBusy) {
+		j.mu.Lock()
+		j.stats.Refused++
+		j.mu.Unlock()
+	}
+	return err
+}
+
+// commit runs one synced transaction. Its failure leaves the journal in doubt
+// for good: what the kernel dropped is gone, though a second sync succeed.
+func (j *Journal) commit(do func(*badger.Txn) error) error {
+	if err := j.db.Update(do); err != nil {
+		return j.fail(err)
+	}
+	return nil
+}
+
+func (j *Journal) fail(err error) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.failed == nil {
+		j.failed = fmt.Errorf("%w: commit: %w", ErrInDoubt, err)
+	}
+	return j.failed
+}
+
+// apply takes a stored group into memory: after its commit, and again when it
+// is replayed.
+func (j *Journal) apply(g *group, bytes int) {
+	j.windows.add(g)
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.tail.add(g, bytes)
+	j.recent.add(g)
+	j.next = g.next()
+	j.stats.Appended += uint64(len(g.readings))
+	j.stats.Groups++
+	j.stats.Bytes += uint64(bytes)
+}
+
+// Recall implements [batching.Journal]: it looks among the last 512 packets of
+// the sender. It reads the store only for a sender that was forgotten and
+// whose packets could be young enough.
+func (j *Journal) Recall(key batching.Key, within time.Duration, now int64) (uint64, bool) {
+	if key == (batching.Key{}) {
+		return 0, false
+	}
+	j.life.RLock()
+	defer j.life.RUnlock()
+	seq, ok, err := j.windows.recall(key, within, now)
+	if err != nil {
+		// A reading stored twice is better than one refused.
+		j.log.Error("look for an earlier packet", "err", err)
+	}
+	return seq, ok
+}
+
+// Next implements [batching.Journal].
+func (j *Journal) Next() uint64 {
+	j.mu.RLock()
+	defer j.mu.RUnlock()
+	return j.next
+}
+
+// Incarnation implements [batching.Journal].
+func (j *Journal) Incarnation() [8]byte {
+	j.mu.RLock()
+	defer j.mu.RUnlock()
+	return j.incarnation
+}
+
+// SkipTo implements [batching.Journal].
+func (j *Journal) SkipTo(next uint64) error {
+	j.appendMu.Lock()
+	defer j.appendMu.Unlock()
+	if err := j.ready(0); err != nil {
+		return err
+	}
+	if err := j.flush(); err != nil { // a segment holds no gap
+		return err
+	}
+	j.indexMu.Lock()
+	defer j.indexMu.Unlock()
+	from := j.Next()
+	next = max(from, next)
+	c := j.checkpoint
+	c.next = next
+	incarnation := newIncarnation()
+	if err := j.commit(func(txn *badger.Txn) error {
+		if next > from {
+			gap := binary.BigEndian.AppendUint64(nil, from)
+			if err := txn.Set(seqKey(prefixGap, next), gap); err != nil {
+				return err
+			}
+		}
+		if err := txn.Set([]byte(metaCheckpoint), encodeCheckpoint(c)); err != nil {
+			return err
+		}
+		return txn.Set([]byte(metaIncarnation), incarnation[:])
+	}); err != nil {
+		return err
+	}
+	j.windows.stored(next)
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.next, j.checkpoint, j.incarnation = next, c, incarnation
+	j.tail = newTail(next)
+	j.recent.clear()
+	if len(j.segments) == 0 {
+		j.first = next
+	}
+	return nil
+}
+
+func newIncarnation() (id [8]byte) {
+	_, _ = rand.Read(id[:]) // it never fails
+	return id
+}
+
+// Ready implements [batching.Journal].
+func (j *Journal) Ready() error { return j.ready(0) }
+
+func (j *Journal) ready(bytes int64) error {
+	j.mu.RLock()
+	closed, failed := j.closed, j.failed
+	j.mu.RUnlock()
+	switch {
+	case failed != nil:
+		return failed
+	case closed || j.opt.readOnly:
+		return fmt.Errorf("journal: %w", batching.ErrClosed)
+	}
+	return j.disk.admit(bytes)
+}
+
+// Stats returns the journal's figures.
+func (j *Journal) Stats() Stats {
+	free, used, _ := j.disk.figures(false)
+	j.mu.RLock()
+	defer j.mu.RUnlock()
+	s := j.stats
+	s.First, s.Next, s.FreeBytes, s.DiskBytes = j.first, j.next, free, used
+	for i := range j.segments {
+		s.Readings += j.segments[i].count()
+	}
+	s.Unindexed = j.tail.count()
+	if j.frozen != nil {
+		s.Unindexed += j.frozen.count()
+	}
+	s.Readings += s.Unindexed
+	return s
+}
+
+var _ batching.Journal = (*Journal)(nil)
+
+// load reads what is kept in memory and replays what the indexes lack.
+func (j *Journal) load() error {
+	fresh, err := j.loadMeta()
+	if err != nil {
+		return err
+	}
+	if fresh {
+		return nil
+	}
+	if err := j.loadSegments(); err != nil {
+		return err
+	}
+	j.windows.stored(j.checkpoint.next)
+	j.windows.horizon = j.checkpoint.received
+	return j.replay()
+}
+
+// loadMeta reads the meta keys, or writes those of a new journal.
+func (j *Journal) loadMeta() (fresh bool, err error) {
+	var version, incarnation, check, trimmed []byte
+	empty := true
+	err = j.db.View(func(txn *badger.Txn) error {
+		for key, to := range map[string]*[]byte{
+			metaVersion: &version, metaIncarnation: &incarnation, metaCheckpoint: &check, metaTrimmed: &trimmed,
+		} {
+			item, err := txn.Get([]byte(key))
+			if errors.Is(err, badger.ErrKeyNotFound) {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			if *to, err = item.ValueCopy(nil); err != nil {
+				return err
+			}
+		}
+		it := txn.NewIterator(badger.IteratorOptions{})
+		defer it.Close()
+		it.Rewind()
+		empty = !it.Valid()
+		return nil
+	})
+	if err != nil {
+		return false, err
+	}
+	if empty && !j.opt.readOnly {
+		return true, j.create()
+	}
+	switch {
+	case len(version) != 4:
+		return false, fmt.Errorf("%w: no format version", ErrCorrupt)
+	case binary.BigEndian.Uint32(version) > formatVersion:
+		return false, fmt.Errorf("%w: format %d, this one knows %d", ErrNewer, binary.BigEndian.Uint32(version), formatVersion)
+	case len(incarnation) != len(j.incarnation) || len(trimmed) != 8:
+		return false, fmt.Errorf("%w: meta keys", ErrCorrupt)
+	}
+	copy(j.incarnation[:], incarnation)
+	j.first = binary.BigEndian.Uint64(trimmed) + 1
+	j.checkpoint, err = decodeCheckpoint(check)
+	j.next = j.checkpoint.next
+	j.tail = newTail(j.next)
+	return false, err
+}
+
+func (j *Journal) create() error {
+	j.incarnation = newIncarnation()
+	j.first, j.next = 1, 1
+	j.checkpoint = checkpoint{next: 1, received: math.MinInt64}
+	j.tail = newTail(1)
+	return j.db.Update(func(txn *badger.Txn) error {
+		return errors.Join(
+			txn.Set([]byte(metaVersion), binary.BigEndian.AppendUint32(nil, formatVersion)),
+			txn.Set([]byte(metaIncarnation), j.incarnation[:]),
+			txn.Set([]byte(metaCheckpoint), encodeCheckpoint(j.checkpoint)),
+			txn.Set([]byte(metaTrimmed), make([]byte, 8)))
+	})
+}
