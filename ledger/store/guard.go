@@ -1,0 +1,117 @@
+package store
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// What a guard does not look up more often than.
+const (
+	recheckBytes = 1 << 20
+	recheckTime  = time.Second
+)
+
+// A guard keeps the store from filling its disk. Its methods check and wrote
+// belong to the caller of Commit.
+type guard struct {
+	dir     string
+	reserve int64
+	maxDisk int64 // 0: no limit
+	free    func(dir string) (int64, error)
+
+	used    int64     // by the store when last looked
+	looked  time.Time // zero: never
+	written int64     // since then
+}
+
+func newGuard(dir string, opt Options) guard {
+	g := guard{
+		dir:     dir,
+		reserve: max(cmp.Or(opt.Reserve, 512<<20), 4*memTable),
+		maxDisk: opt.MaxDisk,
+		free:    opt.free,
+	}
+	if g.free == nil {
+		g.free = freeBytes
+	}
+	return g
+}
+
+// checkOpen returns nil if there is space enough to open the store.
+func (g *guard) checkOpen() error {
+	free, err := g.free(g.dir)
+	if err != nil {
+		return err
+	}
+	if free < leastFree {
+		return fmt.Errorf("%w: %s free, %s needed to open; free some space on that file system and start again",
+			ErrDiskFull, mib(free), mib(leastFree))
+	}
+	return nil
+}
+
+// check returns nil if a Commit may be written.
+func (g *guard) check() error {
+	free, err := g.free(g.dir)
+	if err != nil {
+		return err
+	}
+	if free < g.reserve {
+		return fmt.Errorf("%s free on the disk of %s, %s are reserved", mib(free), g.dir, mib(g.reserve))
+	}
+	if g.maxDisk <= 0 {
+		return nil
+	}
+	full := g.used >= g.maxDisk
+	if g.looked.IsZero() || g.written >= recheckBytes || full && time.Since(g.looked) >= recheckTime {
+		if g.used, err = g.occupied(); err != nil {
+			return err
+		}
+		g.looked, g.written = time.Now(), 0
+	}
+	if g.used >= g.maxDisk {
+		return fmt.Errorf("ledger store takes %s, %s allowed", mib(g.used), mib(g.maxDisk))
+	}
+	return nil
+}
+
+func (g *guard) wrote(bytes int) { g.written += int64(bytes) }
+
+// occupied returns the bytes on disk of the store's files; badger's are sparse,
+// so their lengths say little.
+func (g *guard) occupied() (sum int64, err error) {
+	files, err := os.ReadDir(g.dir)
+	if err != nil {
+		return 0, fmt.Errorf("size of the ledger store: %w", err)
+	}
+	for _, f := range files {
+		info, err := f.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // compacted away meanwhile
+		} else if err != nil {
+			return 0, fmt.Errorf("size of the ledger store: %w", err)
+		}
+		if st, ok := info.Sys().(*syscall.Stat_t); ok {
+			sum += st.Blocks * 512
+		}
+	}
+	return sum, nil
+}
+
+// freeBytes returns what an ordinary process may still write at dir.
+func freeBytes(dir string) (int64, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return 0, fmt.Errorf("free space of %s: %w", dir, err)
+	}
+	return int64(st.Bavail) * int64(st.Bsize), nil
+}
+
+func mib(n int64) string { return fmt.Sprintf("%d MiB", n>>20) }

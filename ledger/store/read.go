@@ -1,0 +1,258 @@
+package store
+
+import (
+	"encoding/binary"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+
+	"github.com/hedgerow-iot/hedgerow/ledger"
+	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
+)
+
+// Has implements [ledger.Store].
+func (s *Store) Has(id stardust.BlockID) (ok bool, err error) {
+	err = s.db.View(func(txn *badger.Txn) error {
+		_, err := txn.Get(idKey(id))
+		ok = err == nil
+		if errors.Is(err, badger.ErrKeyNotFound) {
+			return nil
+		}
+		return err
+	})
+	return ok, err
+}
+
+// Load implements [ledger.Store].
+func (s *Store) Load(id stardust.BlockID) (rec ledger.Record, err error) {
+	err = s.db.View(func(txn *badger.Txn) error {
+		n, err := numberOf(txn, id)
+		if errors.Is(err, badger.ErrKeyNotFound) || err == nil && n == 0 {
+			return ledger.ErrNotFound
+		} else if err != nil {
+			return err
+		}
+		b, err := loadBlock(txn, n)
+		if err != nil {
+			return err
+		}
+		parents := make([]stardust.BlockID, len(b.parents))
+		for i, p := range b.parents {
+			if parents[i], err = idOf(txn, p); err != nil {
+				return err
+			}
+		}
+		rec = ledger.Record{Raw: b.raw(parents), Parents: parents, Attached: time.UnixMilli(b.attached)}
+		return nil
+	})
+	return rec, err
+}
+
+// Children implements [ledger.Store].
+func (s *Store) Children(id stardust.BlockID, yield func(stardust.BlockID) bool) error {
+	return s.db.View(func(txn *badger.Txn) error {
+		parent, err := numberOf(txn, id)
+		if errors.Is(err, badger.ErrKeyNotFound) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		low := byte(parent & (1<<bucketBits - 1))
+		prefix := childPrefix(parent >> bucketBits)
+		return scan(txn, prefix, prefix, func(key, value []byte) (bool, error) {
+			if !slices.Contains(value, low) {
+				return true, nil
+			}
+			child, _, err := cutNumber(key[len(prefix):])
+			if err != nil {
+				return false, err
+			}
+			id, err := idOf(txn, child)
+			return err == nil && yield(id), err
+		})
+	})
+}
+
+// Tagged implements [ledger.Store].
+func (s *Store) Tagged(tag []byte, after uint64, yield func(uint64, stardust.BlockID) bool) error {
+	if len(tag) > stardust.MaxTag || after+1 == 0 {
+		return nil
+	}
+	return s.db.View(func(txn *badger.Txn) error {
+		prefix := tagPrefix(tag)
+		return scan(txn, prefix, tagKey(tag, after+1), func(key, _ []byte) (bool, error) {
+			n, _, err := cutNumber(key[len(prefix):])
+			if err != nil {
+				return false, err
+			}
+			id, err := idOf(txn, n)
+			return err == nil && yield(n, id), err
+		})
+	})
+}
+
+// Marks implements [ledger.Store].
+func (s *Store) Marks(from uint64, yield func([2]uint64, stardust.BlockID) bool) error {
+	return s.db.View(func(txn *badger.Txn) error {
+		ids := idReader{txn: txn}
+		defer ids.close()
+		// Keys are the last numbers of runs: the first key at or above from
+		// belongs to the run that contains it, or to the next one.
+		return scan(txn, []byte{prefixMark}, markKey(from), func(key, value []byte) (bool, error) {
+			run, n, err := decodeMark(key, value)
+			if err != nil {
+				return false, err
+			}
+			id, err := ids.id(n)
+			return err == nil && yield(run, id), err
+		})
+	})
+}
+
+// IDs implements [ledger.Store].
+func (s *Store) IDs(yield func(stardust.BlockID) bool) error {
+	return s.db.View(func(txn *badger.Txn) error {
+		prefix := []byte{prefixID}
+		return scan(txn, prefix, prefix, func(key, _ []byte) (bool, error) {
+			var id stardust.BlockID
+			if len(key) != 1+len(id) {
+				return false, damaged("key %x", key)
+			}
+			copy(id[:], key[1:])
+			return yield(id), nil
+		})
+	})
+}
+
+// Tips implements [ledger.Store].
+func (s *Store) Tips() (ids []stardust.BlockID, err error) {
+	err = s.db.View(func(txn *badger.Txn) error {
+		numbers, err := tipNumbers(txn)
+		if err != nil {
+			return err
+		}
+		for _, n := range numbers {
+			id, err := idOf(txn, n)
+			if err != nil {
+				return err
+			}
+			ids = append(ids, id)
+		}
+		return nil
+	})
+	return ids, err
+}
+
+func tipNumbers(txn *badger.Txn) (numbers []uint64, err error) {
+	v, err := get(txn, []byte{prefixTips})
+	if errors.Is(err, badger.ErrKeyNotFound) {
+		return nil, nil
+	} else if err != nil {
+		return nil, err
+	}
+	for len(v) > 0 {
+		n, size := binary.Uvarint(v)
+		if size <= 0 {
+			return nil, damaged("tips end in %x", v)
+		}
+		numbers = append(numbers, n)
+		v = v[size:]
+	}
+	return numbers, nil
+}
+
+// scan calls f with the entries whose keys start with prefix, from key start
+// on, until f returns false or an error. Key and value are valid during the
+// call.
+func scan(txn *badger.Txn, prefix, start []byte, f func(key, value []byte) (more bool, err error)) error {
+	it := txn.NewIterator(badger.IteratorOptions{Prefix: prefix})
+	defer it.Close()
+	for it.Seek(start); it.Valid(); it.Next() {
+		item := it.Item()
+		more := false
+		if err := item.Value(func(value []byte) (err error) {
+			more, err = f(item.Key(), value)
+			return err
+		}); err != nil {
+			return err
+		}
+		if !more {
+			return nil
+		}
+	}
+	return nil
+}
+
+// An idReader finds ids of numbers that mostly ascend: a few by key, many by
+// walking over the blocks, which is several times faster.
+type idReader struct {
+	txn   *badger.Txn
+	it    *badger.Iterator // nil until it pays
+	reads int
+	at    uint64 // number whose id is id; 0: none
+	cur   stardust.BlockID
+}
+
+// What an idReader reads by key before it walks, and how many blocks it
+// rather steps over than seeks.
+const (
+	readsByKey = 8
+	stepsAhead = 64
+)
+
+func (r *idReader) close() {
+	if r.it != nil {
+		r.it.Close()
+	}
+}
+
+func (r *idReader) id(n uint64) (id stardust.BlockID, err error) {
+	if n == r.at {
+		return r.cur, nil
+	}
+	if r.reads < readsByKey {
+		r.reads++
+		if r.cur, err = idOf(r.txn, n); err != nil {
+			return id, err
+		}
+		r.at = n
+		return r.cur, nil
+	}
+	if r.it == nil {
+		r.it = r.txn.NewIterator(badger.IteratorOptions{Prefix: []byte{prefixBlock}})
+		r.at = 0
+	}
+	if r.at == 0 || n < r.at || n > r.at+stepsAhead {
+		r.it.Seek(blockKey(n))
+	} else {
+		for range n - r.at {
+			r.it.Next() // numbers have no gaps
+		}
+	}
+	return r.read(n)
+}
+
+// read takes the id of block n, at which the iterator must stand.
+func (r *idReader) read(n uint64) (id stardust.BlockID, err error) {
+	r.at = 0
+	if !r.it.Valid() {
+		return id, damaged("block %d is missing", n)
+	}
+	item := r.it.Item()
+	if got, _, err := cutNumber(item.Key()[1:]); err != nil || got != n {
+		return id, damaged("block %d is missing", n)
+	}
+	err = item.Value(func(v []byte) error {
+		if len(v) < timeSize+len(id) {
+			return damaged("block %d has %d bytes", n, len(v))
+		}
+		copy(id[:], v[timeSize:])
+		return nil
+	})
+	if err == nil {
+		r.at, r.cur = n, id
+	}
+	return id, err
+}

@@ -1,0 +1,252 @@
+// Package store keeps the replica of the Tangle in a badger database.
+//
+// It is a [ledger.Store] and knows nothing of the DAG's rules beyond the shape
+// of a block. Every Commit is one transaction, synced before it returns.
+//
+// # Key layout
+//
+// Blocks are numbered from 1 in order of arrival; 0 is the genesis. The
+// indexes name blocks by that number, because repeating 32-byte ids would cost
+// more than the blocks. A number in a key is a length byte and that many bytes,
+// big-endian without leading zeros, so that keys sort as numbers do and one is
+// never the prefix of another.
+//
+//	key                            value
+//	v                              store format, uvarint
+//	a number                       block: attach time (Unix ms, 6 bytes) | id (32) | version | n |
+//	                               n times number minus parent's number (uvarint) |
+//	                               the block's bytes after its parents
+//	i id                           number, uvarint
+//	c bucket number                one byte per parent: parent's number mod 64; bucket is parent's
+//	                               number / 64, number is the child's
+//	t tag length, tag, number      empty: blocks with this tag
+//	m last                         last minus first (uvarint) | number (uvarint): the run of readings
+//	                               first-last stands in the block
+//	p                              n times number, uvarint: the tips
+//
+// Parents within a block's value are numbers too; its bytes are put together
+// from the parents' ids. A block of 195 bytes with two parents and one mark
+// takes about 330 bytes on disk, all indexes and badger's own parts included.
+package store
+
+import (
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/dgraph-io/badger/v4/options"
+
+	"github.com/hedgerow-iot/hedgerow/ledger"
+	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
+)
+
+// Format is the version of the layout that this package writes and reads.
+const Format = 1
+
+var (
+	// ErrNewer means that a newer program wrote the store.
+	ErrNewer = errors.New("store written by a newer version of hedgerow")
+	// ErrDamaged means that the store contradicts itself.
+	ErrDamaged = errors.New("ledger store damaged")
+	// ErrDiskFull means that the disk is too full to open the store.
+	ErrDiskFull = errors.New("disk too full")
+)
+
+const (
+	memTable  = 8 << 20
+	leastFree = 3 * memTable // to open: badger dies of SIGBUS when a memory-mapped file finds no space
+)
+
+// Options describes how a store uses its disk. Zero fields mean the default
+// named.
+type Options struct {
+	// Reserve is the free space of the file system, in bytes, below which
+	// Commit answers ErrBusy. 512 MiB; never taken below 32 MiB, which badger
+	// needs for what it does in the background.
+	Reserve int64
+	// MaxDisk is what the store may occupy, in bytes, before Commit answers
+	// ErrBusy; it may be passed by some MiB. No limit.
+	MaxDisk int64
+	// Log takes badger's messages too. Discards.
+	Log *slog.Logger
+
+	free func(dir string) (int64, error) // of the file system; for tests
+}
+
+// A Store implements [ledger.Store].
+type Store struct {
+	db    *badger.DB
+	guard guard
+
+	count atomic.Uint64 // number of the last block
+	last  atomic.Int64  // when it was attached, Unix ms; 0: there is none
+
+	// Owned by the caller of Commit.
+	failed error                       // the first Commit that left the store in doubt
+	tips   map[stardust.BlockID]uint64 // numbers of the tips of the last Commit
+
+	// commit syncs a transaction; a test replaces it.
+	commit func(*badger.Txn) error
+}
+
+var _ ledger.Store = (*Store)(nil)
+
+// Open opens the store in dir and makes it if there is none. Only one process
+// can have it open. The error wraps ErrNewer, ErrDamaged or ErrDiskFull when
+// that is why.
+func Open(dir string, opt Options) (*Store, error) {
+	log := cmp.Or(opt.Log, slog.New(slog.DiscardHandler))
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("open ledger store: %w", err)
+	}
+	g := newGuard(dir, opt)
+	if err := g.checkOpen(); err != nil {
+		return nil, fmt.Errorf("open ledger store %s: %w", dir, err)
+	}
+	db, err := badger.Open(badgerOptions(dir, log))
+	if err != nil {
+		return nil, fmt.Errorf("open ledger store %s: %w", dir, err)
+	}
+	s := &Store{db: db, guard: g, commit: (*badger.Txn).Commit}
+	if err := s.start(); err != nil {
+		return nil, errors.Join(fmt.Errorf("open ledger store %s: %w", dir, err), db.Close())
+	}
+	return s, nil
+}
+
+func badgerOptions(dir string, log *slog.Logger) badger.Options {
+	return badger.DefaultOptions(dir).
+		WithSyncWrites(true). // the default loses acknowledged writes at a power cut
+		WithMemTableSize(memTable).WithNumMemtables(2).
+		WithNumLevelZeroTables(2).WithNumLevelZeroTablesStall(6).
+		WithNumCompactors(2).
+		WithBlockCacheSize(8 << 20).WithIndexCacheSize(8 << 20).
+		WithValueLogFileSize(64 << 20).
+		WithValueThreshold(2 * stardust.MaxBlockSize). // the value log is never written: its sync errors are only logged
+		WithCompression(options.None).
+		WithMetricsEnabled(false).WithDetectConflicts(false).
+		WithLogger(logger{log})
+}
+
+// start checks the format and finds the last block.
+func (s *Store) start() error {
+	if err := s.checkFormat(); err != nil {
+		return err
+	}
+	return s.db.View(func(txn *badger.Txn) error {
+		it := txn.NewIterator(badger.IteratorOptions{Reverse: true})
+		defer it.Close()
+		it.Seek([]byte{prefixBlock + 1})
+		if !it.Valid() || it.Item().Key()[0] != prefixBlock {
+			return nil
+		}
+		n, rest, err := cutNumber(it.Item().Key()[1:])
+		if err != nil || len(rest) > 0 {
+			return damaged("key %x of the last block", it.Item().Key())
+		}
+		b, err := loadBlock(txn, n)
+		if err != nil {
+			return err
+		}
+		s.count.Store(n)
+		s.last.Store(b.attached)
+		return nil
+	})
+}
+
+func (s *Store) checkFormat() error {
+	var found uint64
+	err := s.db.View(func(txn *badger.Txn) error {
+		v, err := get(txn, []byte{prefixFormat})
+		if err != nil {
+			return err
+		}
+		var n int
+		if found, n = binary.Uvarint(v); n != len(v) || found == 0 {
+			return damaged("format is %x", v)
+		}
+		return nil
+	})
+	switch {
+	case errors.Is(err, badger.ErrKeyNotFound):
+		return s.db.Update(func(txn *badger.Txn) error {
+			return txn.Set([]byte{prefixFormat}, binary.AppendUvarint(nil, Format))
+		})
+	case err != nil:
+		return err
+	case found > Format:
+		return fmt.Errorf("%w: format %d, this program knows %d", ErrNewer, found, Format)
+	}
+	return nil
+}
+
+// Close releases the store. Everything that Commit stored is durable already.
+func (s *Store) Close() error {
+	if err := s.db.Close(); err != nil {
+		return fmt.Errorf("close ledger store: %w", err)
+	}
+	return nil
+}
+
+// Commit implements [ledger.Store]. It answers ErrBusy while the disk is
+// below its reserve or the store at its limit.
+func (s *Store) Commit(entries []ledger.Entry, tips []stardust.BlockID) error {
+	if s.failed != nil {
+		return fmt.Errorf("store in doubt since an earlier commit: %w", s.failed)
+	}
+	if err := s.guard.check(); err != nil {
+		return fmt.Errorf("%w: %w", ledger.ErrBusy, err)
+	}
+	txn := s.db.NewTransaction(true)
+	defer txn.Discard()
+	w := writer{txn: txn, next: s.count.Load(), numbers: map[stardust.BlockID]uint64{}, tips: s.tips}
+	for _, e := range entries {
+		if err := w.entry(e); err != nil {
+			return s.fail(fmt.Errorf("write block %v: %w", e.ID, err))
+		}
+	}
+	now, err := w.writeTips(tips)
+	if err != nil {
+		return s.fail(fmt.Errorf("write tips: %w", err))
+	}
+	if err := s.commit(txn); err != nil {
+		return s.fail(fmt.Errorf("commit %d blocks: %w", len(entries), err))
+	}
+	s.tips = now
+	s.count.Store(w.next)
+	if w.attached != 0 {
+		s.last.Store(w.attached)
+	}
+	s.guard.wrote(w.bytes)
+	return nil
+}
+
+func (s *Store) fail(err error) error {
+	s.failed = err
+	return err
+}
+
+// Count implements [ledger.Store].
+func (s *Store) Count() (blocks uint64, last time.Time, err error) {
+	if ms := s.last.Load(); ms != 0 {
+		last = time.UnixMilli(ms)
+	}
+	return s.count.Load(), last, nil
+}
+
+// DiskBytes returns what the store occupies on disk.
+func (s *Store) DiskBytes() (int64, error) { return s.guard.occupied() }
+
+// logger passes badger's messages on.
+type logger struct{ log *slog.Logger }
+
+func (l logger) Errorf(f string, a ...any)   { l.log.Error("badger", "text", text(f, a)) }
+func (l logger) Warningf(f string, a ...any) { l.log.Warn("badger", "text", text(f, a)) }
+func (l logger) Infof(f string, a ...any)    { l.log.Debug("badger", "text", text(f, a)) }
+func (l logger) Debugf(f string, a ...any)   { l.log.Debug("badger", "text", text(f, a)) }
