@@ -1,0 +1,202 @@
+package mqtt
+
+import (
+	"errors"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// errOversized ends a connection whose first packet claims more bytes than a
+// client may send before it is known.
+var errOversized = errors.New("packet before login is too large")
+
+// A conn guards one client's net.Conn. The library reads and writes through
+// it; our acks go the same way. Reads are made by one goroutine at a time.
+type conn struct {
+	net.Conn
+	b       *Broker
+	address string // what connections are counted by
+	gate    gate
+	sess    *session // set by the reader before the library knows the client
+
+	replies []byte // PUBCOMP packets to be sent before the next read
+
+	writing   chan struct{} // holds one token while a Write is under way
+	writable  time.Time     // the write deadline that is set; owned by the token's holder
+	slow      atomic.Bool   // a delivery has already waited for this client in vain
+	deadlines sync.Mutex
+	readable  time.Time // the read deadline that is set; zero for none
+	lingering bool      // no more reads; Close waits for the ack writer
+	closed    bool
+}
+
+func newConn(c net.Conn, b *Broker, address string) *conn {
+	g := &conn{Conn: c, b: b, address: address, gate: gate{limit: b.limits.PacketBeforeLogin}, writing: make(chan struct{}, 1)}
+	g.readable = time.Now().Add(b.limits.ConnectTimeout)
+	_ = c.SetReadDeadline(g.readable) // a closed connection says so on the first read
+	return g
+}
+
+// Read hands the library the first packet alone and the rest as it comes. The
+// library asks again only when it has used up what it got, so replies gathered
+// meanwhile go out in one write.
+func (c *conn) Read(p []byte) (int, error) {
+	if len(c.replies) > 0 {
+		_, _ = c.Write(c.replies) // an error closes, and the read below says so
+		c.replies = c.replies[:0]
+	}
+	if c.gate.passed {
+		return c.Conn.Read(p)
+	}
+	want, err := c.gate.want(len(p))
+	if err != nil {
+		c.b.counts.oversized.Add(1)
+		return 0, err
+	}
+	n, err := c.Conn.Read(p[:want])
+	c.gate.feed(p[:n])
+	return n, err
+}
+
+// Write sends p within the write timeout or closes the connection, because
+// half a packet cannot be taken back. Concurrent calls do not mix.
+func (c *conn) Write(p []byte) (int, error) {
+	c.writing <- struct{}{}
+	defer func() { <-c.writing }()
+	// Setting a deadline for every packet costs as much as writing it.
+	if now := time.Now(); c.writable.Sub(now) < c.b.limits.WriteTimeout {
+		c.writable = now.Add(c.b.limits.WriteTimeout + time.Second)
+		_ = c.Conn.SetWriteDeadline(c.writable)
+	}
+	n, err := c.Conn.Write(p)
+	if err != nil {
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			c.b.counts.slowCloses.Add(1)
+		}
+		c.shut()
+		return n, err
+	}
+	c.slow.Store(false)
+	return n, nil
+}
+
+// ready waits a moment until no write is under way. The library takes a lock
+// during a write that every publisher to this client needs: without this
+// check one subscriber that does not read would stop them all until its write
+// times out.
+func (c *conn) ready(patience time.Duration) bool {
+	select {
+	case c.writing <- struct{}{}:
+		<-c.writing
+		return true
+	default:
+	}
+	if c.slow.Load() {
+		return false
+	}
+	t := time.NewTimer(patience)
+	defer t.Stop()
+	select {
+	case c.writing <- struct{}{}:
+		<-c.writing
+		return true
+	case <-t.C:
+		c.slow.Store(true)
+		return false
+	}
+}
+
+// SetDeadline sets the read deadline; write deadlines are ours. It is called
+// for every packet, so a deadline at most a second late is left as it is.
+func (c *conn) SetDeadline(t time.Time) error {
+	c.deadlines.Lock()
+	defer c.deadlines.Unlock()
+	switch {
+	case c.lingering:
+		return nil
+	case t.IsZero() && c.readable.IsZero():
+		return nil
+	case !t.IsZero() && !c.readable.Before(t) && c.readable.Sub(t) <= time.Second:
+		return nil
+	case !t.IsZero():
+		t = t.Add(time.Second)
+	}
+	c.readable = t
+	return c.Conn.SetReadDeadline(t)
+}
+
+// linger ends reading and keeps the connection open for answers until shut.
+func (c *conn) linger() {
+	c.deadlines.Lock()
+	defer c.deadlines.Unlock()
+	c.lingering = true
+	_ = c.Conn.SetReadDeadline(time.Unix(1, 0)) // a closed connection needs no waking
+}
+
+// Close closes the connection, unless it still waits for its answers.
+func (c *conn) Close() error {
+	c.deadlines.Lock()
+	lingering := c.lingering
+	c.deadlines.Unlock()
+	if !lingering {
+		c.shut()
+	}
+	return nil
+}
+
+// shut closes the connection at once.
+func (c *conn) shut() {
+	c.deadlines.Lock()
+	defer c.deadlines.Unlock()
+	if !c.closed {
+		c.closed = true
+		_ = c.Conn.Close() // nothing is left to be told
+	}
+}
+
+// A gate looks at the head of a client's first packet while it arrives. It
+// never lets a read go beyond that packet, so that what follows is read only
+// after the login was decided, and it refuses the packet before its body is
+// read or room for it is made.
+type gate struct {
+	limit  int
+	passed bool // the first packet is complete
+	head   int  // bytes of the fixed header seen
+	left   int  // remaining length, then bytes of the body still to come
+	shift  uint
+	body   bool // the fixed header is complete
+}
+
+// want returns how many bytes to read next, at most max.
+func (g *gate) want(max int) (int, error) {
+	switch {
+	case !g.body && g.head == 0:
+		return min(2, max), nil // no packet is shorter
+	case !g.body:
+		return min(1, max), nil
+	case g.head+g.left > g.limit && !g.passed:
+		return 0, errOversized
+	}
+	return min(g.left, max), nil
+}
+
+// feed takes in the bytes that were read.
+func (g *gate) feed(p []byte) {
+	for len(p) > 0 && !g.body {
+		if g.head > 0 {
+			g.left |= int(p[0]&0x7f) << g.shift
+			g.shift += 7
+			// A fifth length byte is malformed; the library says so.
+			g.body = p[0]&0x80 == 0 || g.shift > 28
+		}
+		g.head++
+		p = p[1:]
+	}
+	if g.body && len(p) > 0 {
+		g.left -= len(p)
+	}
+	g.passed = g.body && g.left == 0
+}

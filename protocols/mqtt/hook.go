@@ -1,0 +1,267 @@
+package mqtt
+
+import (
+	"errors"
+	"time"
+
+	mochi "github.com/mochi-mqtt/server/v2"
+	"github.com/mochi-mqtt/server/v2/packets"
+
+	"github.com/hedgerow-iot/hedgerow/batching/reading"
+	"github.com/hedgerow-iot/hedgerow/protocols"
+)
+
+const (
+	maxClientID  = 256   // bytes
+	maxKeepalive = 43690 // seconds; the library's 1.5 times overflows above
+	// patience is how long a publisher waits for one subscriber's socket before
+	// it leaves this subscriber out. A socket buffer of unread messages lies
+	// before that.
+	patience = 250 * time.Millisecond
+)
+
+var errSessions = errors.New("too many sessions")
+
+// A hook is the only one in the library: hooks that allow are OR-ed, so a
+// second could only weaken this one.
+type hook struct {
+	mochi.HookBase
+	b *Broker
+}
+
+func (h *hook) ID() string { return "hedgerow" }
+
+func (h *hook) Provides(method byte) bool {
+	switch method {
+	case mochi.OnConnect, mochi.OnConnectAuthenticate, mochi.OnACLCheck, mochi.OnSessionEstablish,
+		mochi.OnDisconnect, mochi.OnPacketRead, mochi.OnPacketEncode, mochi.OnSubscribe, mochi.OnSubscribed,
+		mochi.OnUnsubscribed, mochi.OnClientExpired, mochi.OnRetainedExpired:
+		return true
+	}
+	return false
+}
+
+// guarded returns our side of a client's connection. Clients that the library
+// made for us, to forward in a name, have none.
+func guarded(cl *mochi.Client) *conn {
+	c, _ := cl.Net.Conn.(*conn)
+	return c
+}
+
+// OnConnect checks what the library leaves unchecked in a CONNECT.
+func (h *hook) OnConnect(cl *mochi.Client, pk packets.Packet) error {
+	b := h.b
+	if pk.Connect.WillFlag && pk.Connect.WillQos > 2 {
+		return packets.ErrMalformedPacket
+	}
+	if len(cl.ID) > maxClientID {
+		b.counts.denied.Add(1)
+		_ = b.server.SendConnack(cl, packets.ErrClientIdentifierNotValid, false, nil) // ends either way
+		return packets.ErrClientIdentifierNotValid
+	}
+	if _, known := b.server.Clients.Get(cl.ID); !known && b.server.Clients.Len() >= b.limits.Sessions {
+		b.counts.surplus.Add(1)
+		code := packets.ErrServerBusy
+		if cl.Properties.ProtocolVersion < 5 {
+			code = packets.ErrServerUnavailable
+		}
+		_ = b.server.SendConnack(cl, code, false, nil) // ends either way
+		return errSessions
+	}
+	if cl.State.Keepalive > maxKeepalive {
+		cl.State.Keepalive = maxKeepalive
+		cl.State.ServerKeepalive = true
+	}
+	// The library may drop the message that introduces an alias and then send
+	// the alias alone.
+	cl.Properties.Props.TopicAliasMaximum = 0
+	return nil
+}
+
+// OnConnectAuthenticate asks the registry and checks the will.
+func (h *hook) OnConnectAuthenticate(cl *mochi.Client, pk packets.Packet) bool {
+	b, c := h.b, guarded(cl)
+	dev, err := b.registry.Authenticate(protocols.Credentials{
+		Source:   reading.SourceMQTT,
+		Remote:   remote(c.RemoteAddr()),
+		ClientID: cl.ID,
+		User:     string(pk.Connect.Username),
+		Password: pk.Connect.Password,
+	})
+	if err == nil && pk.Connect.WillFlag {
+		err = b.checkWill(dev, &pk)
+	}
+	if err != nil {
+		b.counts.denied.Add(1)
+		if left, ok := b.denials.allow(); ok {
+			b.log.Warn("client refused", "client", cl.ID, "remote", c.RemoteAddr().String(), "err", err, "suppressed", left)
+		}
+		return false
+	}
+	c.sess = &session{
+		b: b, c: c, cl: cl, dev: dev,
+		sender: protocols.Digest([]byte(cl.ID)),
+		v5:     cl.Properties.ProtocolVersion == 5,
+	}
+	return true
+}
+
+// OnSessionEstablish takes over or ends what an earlier session of the client
+// left.
+func (h *hook) OnSessionEstablish(cl *mochi.Client, pk packets.Packet) {
+	b, s := h.b, guarded(cl).sess
+	s.will = takeWill(cl, &pk)
+	b.wills.cancel(cl.ID)
+	old, ok := b.server.Clients.Get(cl.ID)
+	ended := ok && old.Properties.Clean && old.Properties.ProtocolVersion < 5
+	if pk.Connect.Clean || ended {
+		b.receiving.drop(cl.ID, nil)
+	}
+	s.ids = b.receiving.find(cl.ID)
+}
+
+// OnDisconnect sends the will and ends the session's state.
+func (h *hook) OnDisconnect(cl *mochi.Client, _ error, expire bool) {
+	if c := guarded(cl); c != nil && c.sess != nil {
+		c.sess.disconnected(expire)
+	}
+}
+
+// lost does what the library leaves out when its reader panics.
+func (s *session) lost() {
+	pr := &s.cl.Properties
+	expire := pr.ProtocolVersion == 5 && pr.Props.SessionExpiryInterval == 0 || pr.ProtocolVersion < 5 && pr.Clean
+	s.disconnected(expire)
+	if now, ok := s.b.server.Clients.Get(s.cl.ID); expire && ok && now == s.cl {
+		s.cl.ClearInflights()
+		s.b.server.UnsubscribeClient(s.cl)
+		s.b.server.Clients.Delete(s.cl.ID)
+	}
+}
+
+// OnClientExpired ends the session of a client that stayed away: the library
+// would leave its subscriptions in the index for ever.
+func (h *hook) OnClientExpired(cl *mochi.Client) {
+	h.b.server.UnsubscribeClient(cl)
+	h.b.receiving.drop(cl.ID, nil)
+}
+
+// OnRetainedExpired keeps the count of retained messages.
+func (h *hook) OnRetainedExpired(topic string) { h.b.retained.expired(topic) }
+
+// OnPacketRead takes PUBLISH and PUBREL out of the stream: the library's own
+// path acknowledges too early, answers a refused QoS 2 publish with the wrong
+// packet, and confuses the packet ids of both directions. In place of what was
+// taken it gets a PUBACK for packet id 0, which it ignores.
+func (h *hook) OnPacketRead(cl *mochi.Client, pk packets.Packet) (packets.Packet, error) {
+	c := guarded(cl)
+	if c == nil || c.sess == nil {
+		return pk, nil
+	}
+	switch pk.FixedHeader.Type {
+	case packets.Publish:
+		if pk.PublishValidate(maxAliases) != packets.CodeSuccess {
+			return pk, nil // the library finds the same and ends the connection
+		}
+		if !c.sess.publish(&pk) {
+			return pk, packets.ErrRejectPacket
+		}
+	case packets.Pubrel:
+		c.sess.release(&pk)
+	case packets.Subscribe, packets.Unsubscribe:
+		c.sess.lendID(&pk)
+		return pk, nil
+	default:
+		return pk, nil
+	}
+	return packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Puback}}, nil
+}
+
+// lendID gives a SUBSCRIBE or UNSUBSCRIBE another packet id while the library
+// handles it, if a message on its way to the client happens to have the same:
+// the library would refuse the packet, though the two are independent.
+func (s *session) lendID(pk *packets.Packet) {
+	if _, taken := s.cl.State.Inflight.Get(pk.PacketID); !taken {
+		return
+	}
+	for id := uint16(65535); id > 0; id-- {
+		if _, taken := s.cl.State.Inflight.Get(id); !taken {
+			s.alias, s.aliasFor, pk.PacketID = id, pk.PacketID, id
+			return
+		}
+	}
+}
+
+// OnPacketEncode completes what the library announces and answers.
+func (h *hook) OnPacketEncode(cl *mochi.Client, pk packets.Packet) packets.Packet {
+	switch pk.FixedHeader.Type {
+	case packets.Connack:
+		switch {
+		case cl.Properties.ProtocolVersion == 5:
+			pk.Properties.MaximumPacketSize = uint32(h.b.limits.Packet)
+			pk.Properties.TopicAliasMaximum = maxAliases
+		case pk.ReasonCode > packets.Err3NotAuthorized.Code: // a code that 3.1.1 does not have
+			pk.ReasonCode = packets.Err3ServerUnavailable.Code
+		}
+	case packets.Suback, packets.Unsuback:
+		if c := guarded(cl); c != nil && c.sess != nil && c.sess.alias != 0 && c.sess.alias == pk.PacketID {
+			pk.PacketID, c.sess.alias = c.sess.aliasFor, 0
+		}
+	}
+	return pk
+}
+
+// OnSubscribe makes filters outside the limits invalid, so that the library
+// refuses them one by one.
+func (h *hook) OnSubscribe(cl *mochi.Client, pk packets.Packet) packets.Packet {
+	c := guarded(cl)
+	if c == nil || c.sess == nil {
+		return pk
+	}
+	c.sess.subscribing.Store(true)
+	have := cl.State.Subscriptions.Len()
+	for i := range pk.Filters {
+		f := &pk.Filters[i]
+		if _, known := cl.State.Subscriptions.Get(f.Filter); !known {
+			have++
+		}
+		if have > h.b.limits.Subscriptions || protocols.CheckFilter(f.Filter) != nil {
+			f.Filter = ""
+		}
+	}
+	return pk
+}
+
+// OnSubscribed makes publishers look for subscribers again.
+func (h *hook) OnSubscribed(cl *mochi.Client, _ packets.Packet, _ []byte) {
+	h.b.subscribed.Add(1)
+	if c := guarded(cl); c != nil && c.sess != nil {
+		c.sess.subscribing.Store(false)
+	}
+}
+
+// OnUnsubscribed makes publishers look for subscribers again.
+func (h *hook) OnUnsubscribed(*mochi.Client, packets.Packet) { h.b.subscribed.Add(1) }
+
+// OnACLCheck is asked for every filter of a SUBSCRIBE and for every delivery.
+func (h *hook) OnACLCheck(cl *mochi.Client, topic string, write bool) bool {
+	b, c := h.b, guarded(cl)
+	if write || c == nil || c.sess == nil {
+		return false // nobody publishes through the library
+	}
+	s := c.sess
+	if !b.acl.MaySubscribe(s.dev, topic) {
+		if s.subscribing.Load() {
+			b.counts.refused.Add(1)
+			if left, ok := b.denials.allow(); ok {
+				b.log.Warn("subscription refused", "client", cl.ID, "filter", topic, "suppressed", left)
+			}
+		}
+		return false
+	}
+	if s.subscribing.Load() || cl.Closed() || c.ready(patience) {
+		return true
+	}
+	b.counts.slowSkips.Add(1)
+	return false
+}
