@@ -2,7 +2,7 @@
 // digest and a nonce (TIP-5 coding), and the search for nonces whose hash
 // ends in zero trits.
 //
-// [Zeros] is the plain form that everything else is held against. A [Kernel]
+// [Zeros] is what every nonce is checked with. A [Kernel]
 // searches many nonces at once; [Kernels] lists those that this machine can
 // run. The package starts no goroutine, knows nothing of blocks and scores,
 // and imports nothing of ours.
@@ -28,12 +28,12 @@ const stride = 364
 const MaxZeros = hashTrits
 
 // Zeros returns the number of zero trits at the end of the Curl-P-81 hash of
-// digest and nonce (TIP-12). It takes some tens of microseconds.
+// digest and nonce (TIP-12). It takes some microseconds.
 func Zeros(digest [32]byte, nonce uint64) int {
 	in := input(digest, nonce)
-	out := hash(&in)
+	out := packedHash(&in)
 	n := 0
-	for n < hashTrits && out[hashTrits-1-n] == 0 {
+	for n < hashTrits && out.zero(hashTrits-1-n) {
 		n++
 	}
 	return n
@@ -63,25 +63,4 @@ func b1t6(dst []int8, src []byte) {
 			v = (v - r) / 3
 		}
 	}
-}
-
-// hash returns the Curl-P-81 hash of one block of trits.
-func hash(in *[hashTrits]int8) [hashTrits]int8 {
-	// sbox is indexed by a + 4*b + 5 for trits a and b; the holes are unused.
-	sbox := [11]int8{1, 0, -1, 2, 1, -1, 0, 2, -1, 1, 0}
-	var s, next [stateTrits]int8
-	copy(s[:], in[:])
-	for range rounds {
-		a := 0
-		for i := range next {
-			b := a + stride
-			if b >= stateTrits {
-				b -= stateTrits
-			}
-			next[i] = sbox[s[a]+s[b]<<2+5]
-			a = b
-		}
-		s = next
-	}
-	return [hashTrits]int8(s[:hashTrits])
 }

@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"strings"
-	"sync/atomic"
 	"testing"
 )
 
@@ -99,8 +98,27 @@ func TestZerosAreThoseOfTheVectors(t *testing.T) {
 		if out := hash(&in); trytes(out[:]) != tt.PowHash {
 			t.Errorf("hash of %s = %s, want %s", tt.CurlInput, trytes(out[:]), tt.PowHash)
 		}
+		if got := plainZeros(digest, tt.Nonce); got != tt.TrailingZeros {
+			t.Errorf("plain zeros of %x, %d = %d, want %d", digest, tt.Nonce, got, tt.TrailingZeros)
+		}
 		if got := Zeros(digest, tt.Nonce); got != tt.TrailingZeros {
 			t.Errorf("Zeros(%x, %d) = %d, want %d", digest, tt.Nonce, got, tt.TrailingZeros)
+		}
+	}
+}
+
+func TestPackedHashIsThePlainHash(t *testing.T) {
+	r := rand.New(rand.NewPCG(11, 12))
+	for range 50 {
+		in := input(randomDigest(r), r.Uint64())
+		plain, fast := hash(&in), packedHash(&in)
+		for i, want := range plain {
+			word, bit := i/64, i%64
+			got := bitTrit{fast.l[word] >> bit & 1, fast.h[word] >> bit & 1}
+			c := constant(want)
+			if (got != bitTrit{c.l & 1, c.h & 1}) {
+				t.Fatalf("trit %d of the hash of %v = %v, want %d", i, in, got, want)
+			}
 		}
 	}
 }
@@ -164,7 +182,7 @@ func TestEveryLaneHasTheZerosOfThePlainHash(t *testing.T) {
 			for lane := range lanes {
 				nonce := s.nonce(lane)
 				got := hits>>lane&1 == 1
-				if want := Zeros(digest, nonce) >= zeros; got != want {
+				if want := plainZeros(digest, nonce) >= zeros; got != want {
 					t.Fatalf("batch %d lane %d nonce %x: %d zeros found %v, want %v", n, lane, nonce, zeros, got, want)
 				}
 			}
@@ -204,6 +222,18 @@ func TestBasesCarryFromByteToByte(t *testing.T) {
 	}
 }
 
+// search runs s until it finds a nonce.
+func search(s Searcher, digest [32]byte, zeros int, start uint64) (nonce uint64, tries int) {
+	s.Reset(digest, zeros, start)
+	for {
+		nonce, found, n := s.Batch()
+		tries += n
+		if found {
+			return nonce, tries
+		}
+	}
+}
+
 func TestEveryKernelFindsWhatThePlainHashConfirms(t *testing.T) {
 	for _, k := range Kernels() {
 		t.Run(k.Name(), func(t *testing.T) {
@@ -212,12 +242,11 @@ func TestEveryKernelFindsWhatThePlainHashConfirms(t *testing.T) {
 			}
 			r := rand.New(rand.NewPCG(7, 8))
 			s := k.NewSearcher()
-			var stop atomic.Bool
 			for zeros := range 10 {
 				digest := randomDigest(r)
-				nonce, found, tries := Search(s, digest, zeros, r.Uint64(), &stop)
-				if got := Zeros(digest, nonce); !found || tries == 0 || got < zeros {
-					t.Errorf("Search(%x, %d) = %d, %v after %d tries: %d zeros", digest, zeros, nonce, found, tries, got)
+				nonce, tries := search(s, digest, zeros, r.Uint64())
+				if got := plainZeros(digest, nonce); got < zeros {
+					t.Errorf("search(%x, %d) = %d after %d tries: %d zeros", digest, zeros, nonce, tries, got)
 				}
 			}
 		})
@@ -231,25 +260,14 @@ func TestMeanTriesAreAsManyAsChanceSays(t *testing.T) {
 	for _, k := range Kernels() {
 		r := rand.New(rand.NewPCG(9, 10))
 		s := k.NewSearcher()
-		var stop atomic.Bool
 		sum := 0.0
 		for range searches {
-			_, _, tries := Search(s, randomDigest(r), zeros, r.Uint64(), &stop)
+			_, tries := search(s, randomDigest(r), zeros, r.Uint64())
 			sum += float64(tries)
 		}
 		// The spread of the mean is want/sqrt(searches): four of them.
 		if mean := sum / searches; math.Abs(mean-want) > 4*want/math.Sqrt(searches) {
 			t.Errorf("%s: %.0f tries on average, want about %.0f", k.Name(), mean, want)
-		}
-	}
-}
-
-func TestStopEndsASearch(t *testing.T) {
-	var stop atomic.Bool
-	stop.Store(true)
-	for _, k := range Kernels() {
-		if _, found, tries := Search(k.NewSearcher(), [32]byte{}, 0, 0, &stop); found || tries != 0 {
-			t.Errorf("%s: stopped search found %v in %d tries", k.Name(), found, tries)
 		}
 	}
 }

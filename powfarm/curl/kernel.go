@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"sync/atomic"
 )
 
 // A Kernel is one way to search nonces, made for one kind of processor. Its
@@ -17,7 +16,8 @@ type Kernel interface {
 }
 
 // A Searcher tries nonces. It belongs to one goroutine and may be used for
-// one search after the other.
+// one search after the other. Whoever runs it looks between batches whether
+// to go on: a kernel in assembly cannot be preempted.
 type Searcher interface {
 	// Reset begins a search for a nonce with which the hash of digest ends in
 	// at least zeros zero trits. Searches from different starts try
@@ -33,20 +33,6 @@ type Searcher interface {
 // last one is the portable one, named "go".
 func Kernels() []Kernel { return []Kernel{goKernel{}} }
 
-// Search resets s and runs batches until one finds a nonce, which it has not
-// checked, or stop is set. stop is looked at between batches.
-func Search(s Searcher, digest [32]byte, zeros int, start uint64, stop *atomic.Bool) (nonce uint64, found bool, tries uint64) {
-	s.Reset(digest, zeros, start)
-	for !stop.Load() {
-		nonce, found, n := s.Batch()
-		tries += uint64(n)
-		if found {
-			return nonce, true, tries
-		}
-	}
-	return 0, false, tries
-}
-
 // errSelfTest is what a kernel's failed self-test wraps.
 var errSelfTest = errors.New("kernel computes wrong hashes")
 
@@ -56,7 +42,7 @@ var errSelfTest = errors.New("kernel computes wrong hashes")
 func SelfTest(k Kernel) error {
 	const zeros, want = 5, 24 // 243 tries on average for each
 	s := k.NewSearcher()
-	var tries, budget uint64 = 0, 1 << 20
+	var tries, budget uint64 = 0, 1 << 16
 	for i := range want {
 		var digest [32]byte
 		binary.LittleEndian.PutUint64(digest[:], 0x9e3779b97f4a7c15*uint64(i+1))
