@@ -103,22 +103,29 @@ func (c *checker) groups(txn *badger.Txn) error {
 	return nil
 }
 
-// gap returns nil when SkipTo left the numbers from pos to next out.
+// gap returns nil when SkipTo left the numbers from pos to next out, in one or
+// more steps.
 func gap(txn *badger.Txn, pos, next uint64) error {
-	item, err := txn.Get(seqKey(prefixGap, next))
-	if errors.Is(err, badger.ErrKeyNotFound) {
-		return bad("readings %d to %d are missing", pos, next-1)
-	}
-	if err != nil {
-		return err
-	}
-	return item.Value(func(v []byte) error {
-		// The readings before the gap may have been dropped since.
-		if len(v) != 8 || binary.BigEndian.Uint64(v) > pos {
+	for at := next; at != pos; {
+		item, err := txn.Get(seqKey(prefixGap, at))
+		if errors.Is(err, badger.ErrKeyNotFound) || at < pos {
 			return bad("readings %d to %d are missing", pos, next-1)
 		}
-		return nil
-	})
+		if err != nil {
+			return err
+		}
+		err = item.Value(func(v []byte) error {
+			if len(v) != 8 || binary.BigEndian.Uint64(v) >= at {
+				return bad("gap before %d is %x", at, v)
+			}
+			at = binary.BigEndian.Uint64(v)
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // segment holds the indexes against what the groups of a segment make.

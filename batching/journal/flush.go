@@ -100,7 +100,9 @@ func (j *Journal) writeTail(t *tail, c checkpoint) error {
 		}
 	}
 	for sender, ks := range t.keys {
-		if err := w.set(windowKey(sender, ks[0].seq), encodeWindow(ks[max(0, len(ks)-windowSize):]), windowAge); err != nil {
+		first := ks[0].seq
+		ks = ks[max(0, len(ks)-windowSize):]
+		if err := w.set(windowKey(sender, first), encodeWindow(first, ks), windowAge); err != nil {
 			return err
 		}
 	}

@@ -211,7 +211,7 @@ func openStore(dir string, opt Options) (db *badger.DB, err error) {
 		WithBlockCacheSize(8 << 20).
 		WithIndexCacheSize(8 << 20).
 		WithValueThreshold(1 << 20).
-		WithValueLogFileSize(64 << 20).
+		WithValueLogFileSize(2 << 20).
 		WithMetricsEnabled(false).
 		WithReadOnly(opt.readOnly).
 		WithLogger(storeLog{opt.Log})

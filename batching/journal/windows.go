@@ -187,9 +187,10 @@ func (ws *windows) load(w *window) error {
 	return nil
 }
 
-func encodeWindow(ks []keyed) []byte {
+// encodeWindow encodes packets for a window key of first.
+func encodeWindow(first uint64, ks []keyed) []byte {
 	b := make([]byte, 0, len(ks)*20+10)
-	seq, received := ks[0].seq, int64(0)
+	seq, received := first, int64(0)
 	for _, k := range ks {
 		b = append(b, k.message[:]...)
 		b = binary.AppendUvarint(b, k.seq-seq)
