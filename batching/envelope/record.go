@@ -156,7 +156,7 @@ func (rec *record) time() (int64, error) {
 			return int64(t) * 1000, nil
 		}
 	case float64:
-		if t > 0 && t <= maxTime/1000 {
+		if t > 0 && t*1000 <= maxTime {
 			return int64(math.Round(t * 1000)), nil
 		}
 	}

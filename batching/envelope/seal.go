@@ -38,7 +38,7 @@ func NewSealer(gateway string, key ed25519.PrivateKey, genesis [32]byte, incarna
 		return nil, fmt.Errorf("use the identity key: %w", err)
 	}
 	comp, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithLowerEncoderMem(true),
-		zstd.WithEncoderLevel(zstd.SpeedBetterCompression), zstd.WithEncoderCRC(false), zstd.WithSingleSegment(true))
+		zstd.WithEncoderLevel(zstd.SpeedDefault), zstd.WithEncoderCRC(false), zstd.WithSingleSegment(true))
 	if err != nil {
 		return nil, fmt.Errorf("set up compression: %w", err)
 	}
