@@ -7,7 +7,7 @@ import (
 )
 
 // A Kernel is one way to search nonces, made for one kind of processor. Its
-// methods may be called concurrently.
+// methods may be called concurrently; two are the same if == says so.
 type Kernel interface {
 	// Name returns the word by which configuration and metrics call it.
 	Name() string
