@@ -1,0 +1,218 @@
+// Package admin serves what the people who run a gateway ask it: state,
+// readings, blocks and configuration under /api/hedgerow/v1, metrics for
+// Prometheus and whether it is ready (contract.md §5).
+//
+// It reads what the stages offer and changes nothing. It holds no store, no
+// socket and no configuration file; the HTTP server around it is gateway's,
+// and the Tangle's own routes are ledger/api's.
+//
+// All of /api/hedgerow/v1 wants the admin token as a bearer. No cookie is set
+// or read, and no other origin is let in, so a page in a browser can do
+// nothing in its user's name. Metrics and readiness are open and tell numbers
+// only. Every answer is bounded, or streamed with bounded memory.
+package admin
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/hedgerow-iot/hedgerow/batching"
+	"github.com/hedgerow-iot/hedgerow/batching/journal"
+	"github.com/hedgerow-iot/hedgerow/batching/reading"
+	"github.com/hedgerow-iot/hedgerow/ledger"
+	"github.com/hedgerow-iot/hedgerow/ledger/network"
+	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
+	"github.com/hedgerow-iot/hedgerow/powfarm"
+)
+
+// A Journal holds the readings. *journal.Journal is one.
+type Journal interface {
+	Get(seq uint64) (reading.Reading, error)
+	Latest(device, after string, limit int) (rs []reading.Reading, next string, err error)
+	History(q journal.Query) (rs []reading.Reading, next string, err error)
+	Stats() journal.Stats
+}
+
+// A Stage brings readings to the Tangle. *batching.Stage is one.
+type Stage interface {
+	State(seq uint64) (batching.State, stardust.BlockID, error)
+	Stats() batching.Stats
+	Ready() error
+}
+
+// A Ledger holds the replica. *ledger.Ledger is one.
+type Ledger interface {
+	Tagged(tag []byte, limit int, cursor string) (ids []stardust.BlockID, next string, err error)
+	Digest() ([32]byte, error)
+	Stats() ledger.Stats
+}
+
+// A Farm searches nonces. *powfarm.Farm is one.
+type Farm interface {
+	Stats() powfarm.Stats
+}
+
+// Sources are the stages that are asked; all but FrontEnds are required. Their
+// methods are called concurrently.
+type Sources struct {
+	Journal Journal
+	Stage   Stage
+	Ledger  Ledger
+	Farm    Farm
+	// FrontEnds returns the figures of each protocol that is served.
+	FrontEnds func() []FrontEnd
+}
+
+// A FrontEnd is what one protocol has counted since the start.
+type FrontEnd struct {
+	Protocol    string `json:"protocol"` // mqtt or coap
+	Clients     int    `json:"clients"`  // connections or endpoints now
+	Messages    uint64 `json:"messages"` // that were handed on to be stored, repetitions included
+	Readings    uint64 `json:"readings"` // in them
+	Undecodable uint64 `json:"undecodable"`
+	Unmapped    uint64 `json:"unmapped"` // messages that mean no reading: ordinary broker traffic
+	Panics      uint64 `json:"panics"`   // that ended one connection or request and nothing else
+	// Refused counts messages and connections that were turned away, by a
+	// reason of one or two words.
+	Refused map[string]uint64 `json:"refused,omitempty"`
+}
+
+// A Listener is an address that is listened on.
+type Listener struct {
+	Protocol string `json:"protocol"` // mqtt, coap or http
+	Address  string `json:"address"`
+}
+
+// An Alarm is something that somebody should look at.
+type Alarm struct {
+	Name string `json:"name"` // constant, lower case
+	Text string `json:"text"`
+}
+
+// Config describes a [Handler]. Zero fields mean the default named.
+type Config struct {
+	Name    string        // of this gateway; required
+	Version string        // of the program
+	Token   string        // required; 16 bytes at least
+	Network *network.File // required
+	// Settings returns the configuration in force as it may be shown, without
+	// secrets; it must encode as JSON. Nil: an empty object.
+	Settings func() any
+	// Listeners returns what is listened on.
+	Listeners func() []Listener
+	// Warnings returns what the configuration allows although it is not safe.
+	Warnings func() []Alarm
+	// Clock tells the time and how far to trust it; nil: the system's, unsure.
+	Clock func() (time.Time, reading.Clock)
+}
+
+// A Handler answers the routes. It may be used concurrently.
+type Handler struct {
+	cfg     Config
+	src     Sources
+	log     *slog.Logger
+	started time.Time
+	guard   *guard
+	mux     *http.ServeMux
+	digest  digests
+	exports chan struct{} // a token per stream in progress
+}
+
+const minToken = 16
+
+// New returns the handler of /api/hedgerow/v1/, /metrics and /ready; any
+// other path is answered 404.
+func New(cfg Config, src Sources, log *slog.Logger) (*Handler, error) {
+	switch {
+	case cfg.Name == "" || cfg.Network == nil:
+		return nil, errors.New("admin needs the gateway's name and the network file")
+	case len(cfg.Token) < minToken:
+		return nil, errors.New("admin token is shorter than 16 bytes")
+	case src.Journal == nil || src.Stage == nil || src.Ledger == nil || src.Farm == nil:
+		return nil, errors.New("admin needs journal, stage, ledger and farm")
+	}
+	cfg.Version = cmp.Or(cfg.Version, "unknown")
+	if cfg.Clock == nil {
+		cfg.Clock = func() (time.Time, reading.Clock) { return time.Now(), reading.ClockUnsure }
+	}
+	if cfg.Settings == nil {
+		cfg.Settings = func() any { return struct{}{} }
+	}
+	if src.FrontEnds == nil {
+		src.FrontEnds = func() []FrontEnd { return nil }
+	}
+	h := &Handler{
+		cfg: cfg, src: src, log: log, started: time.Now(),
+		guard: newGuard(cfg.Token, time.Now), mux: http.NewServeMux(),
+		exports: make(chan struct{}, maxExports),
+	}
+	registry, err := h.registry()
+	if err != nil {
+		return nil, err
+	}
+	api := http.NewServeMux()
+	for path, answer := range map[string]http.HandlerFunc{
+		"status":                h.status,
+		"readings":              h.readings,
+		"readings/{name}/{seq}": h.reading,
+		"latest":                h.latest,
+		"blocks":                h.blocks,
+		"config":                h.config,
+	} {
+		api.Handle(prefix+path, methods{http.MethodGet: answer})
+	}
+	api.HandleFunc("/", notFound)
+	h.mux.Handle(prefix, h.guard.require(api))
+	h.mux.Handle("/metrics", methods{http.MethodGet: promhttp.HandlerFor(registry, promhttp.HandlerOpts{
+		MaxRequestsInFlight: 4, Timeout: 10 * time.Second,
+	}).ServeHTTP})
+	h.mux.Handle("/ready", methods{http.MethodGet: h.ready})
+	h.mux.HandleFunc("/", notFound)
+	return h, nil
+}
+
+// prefix is where the routes with token begin.
+const prefix = "/api/hedgerow/v1/"
+
+// ServeHTTP answers one request.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.mux.ServeHTTP(w, r) }
+
+// Require puts the admin token, with the waiting after wrong ones, in front
+// of another handler: the Tangle's routes when they are not public.
+func (h *Handler) Require(next http.Handler) http.Handler { return h.guard.require(next) }
+
+func notFound(w http.ResponseWriter, r *http.Request) {
+	writeError(w, http.StatusNotFound, "no route "+r.URL.Path+" in this version")
+}
+
+// ready answers 200 only if a reading could be acknowledged now.
+func (h *Handler) ready(w http.ResponseWriter, _ *http.Request) {
+	if err := h.src.Stage.Ready(); err != nil {
+		writeError(w, http.StatusServiceUnavailable, err.Error())
+		return
+	}
+	writeJSON(w, http.StatusOK, map[string]bool{"ready": true})
+}
+
+func (h *Handler) config(w http.ResponseWriter, r *http.Request) {
+	if q := parseQuery(r.URL.RawQuery); q.err != nil {
+		writeError(w, http.StatusBadRequest, q.err.Error())
+		return
+	}
+	writeJSON(w, http.StatusOK, h.cfg.Settings())
+}
+
+// fault answers for a stage that could not be asked.
+func (h *Handler) fault(w http.ResponseWriter, r *http.Request, doing string, err error) {
+	if errors.Is(err, context.Canceled) {
+		return
+	}
+	h.log.Error("admin request not answered", "doing", doing, "err", err)
+	writeError(w, http.StatusInternalServerError, doing+": the gateway's log says why")
+}

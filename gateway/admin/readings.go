@@ -1,0 +1,195 @@
+package admin
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/hedgerow-iot/hedgerow/batching"
+	"github.com/hedgerow-iot/hedgerow/batching/journal"
+	"github.com/hedgerow-iot/hedgerow/batching/reading"
+	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
+)
+
+// Bounds of answers.
+const (
+	defaultLimit = 100
+	maxLimit     = 1000
+	pageSize     = 500 // readings read at a time
+	// scanTime bounds the search for readings that a filter passes, for one
+	// JSON answer; the cursor says where to go on.
+	scanTime    = 2 * time.Second
+	maxExports  = 4                // streams at the same time
+	pageTime    = 30 * time.Second // for the client to take one page of a stream
+	exportRetry = "10"             // seconds, told when there are maxExports
+)
+
+// A readingJSON is a reading as the contract's section 5 has it.
+type readingJSON struct {
+	seq      uint64
+	ID       string            `json:"id"`
+	Device   string            `json:"device"`
+	Name     string            `json:"name"`
+	Value    reading.Value     `json:"value"`
+	Unit     string            `json:"unit,omitempty"`
+	Time     string            `json:"time,omitempty"`
+	Received string            `json:"received"`
+	Clock    string            `json:"clock"`
+	Source   string            `json:"source"`
+	State    string            `json:"state"`
+	BlockID  *stardust.BlockID `json:"blockId,omitempty"`
+	Error    string            `json:"error,omitempty"` // why Value is the raw payload
+}
+
+// show adds to r what the Tangle knows of it.
+func (h *Handler) show(r *reading.Reading) (readingJSON, error) {
+	state, block, err := h.src.Stage.State(r.Seq)
+	if errors.Is(err, batching.ErrNotFound) {
+		// The stage hears of a reading a moment after the journal has it.
+		state, err = batching.Stored, nil
+	}
+	if err != nil {
+		return readingJSON{}, fmt.Errorf("look up the state of reading %d: %w", r.Seq, err)
+	}
+	out := readingJSON{
+		seq:    r.Seq,
+		ID:     h.cfg.Name + "/" + strconv.FormatUint(r.Seq, 10),
+		Device: r.Device, Name: r.Name, Value: r.Value, Unit: r.Unit,
+		Received: timeText(r.Received), Clock: r.Clock.String(), Source: r.Source.String(),
+		State: string(state), Error: r.Err,
+	}
+	if r.Time != 0 {
+		out.Time = timeText(r.Time)
+	}
+	if block != stardust.GenesisID {
+		out.BlockID = &block
+	}
+	return out, nil
+}
+
+// timeText writes Unix milliseconds as RFC 3339 in UTC with milliseconds.
+func timeText(ms int64) string {
+	return time.UnixMilli(ms).UTC().Format("2006-01-02T15:04:05.000Z07:00")
+}
+
+// A selection is what a request for readings asks for.
+type selection struct {
+	journal.Query
+	state  string // "": any
+	format string // json, ndjson or csv
+	none   bool   // the gateway asked for has none here
+}
+
+func (h *Handler) parseSelection(raw string) (selection, error) {
+	q := parseQuery(raw, "gateway", "device", "name", "from", "to", "state", "limit", "cursor", "format")
+	s := selection{state: q.word("state", states...), format: q.word("format", "json", "ndjson", "csv")}
+	s.Device, s.Name, s.From, s.To = q.device(), q.name(), q.time("from"), q.time("to")
+	s.Cursor = q.cursor()
+	if s.From != 0 && s.To != 0 && s.To <= s.From {
+		q.fail("to", "not after from")
+	}
+	if s.format == "" {
+		s.format = "json"
+	}
+	if s.format == "json" {
+		s.Limit = q.limit(defaultLimit, maxLimit)
+	} else {
+		s.Limit = q.limit(0, 1<<31-1) // 0: the whole range
+	}
+	if g := q.text("gateway", 64); g != "" && g != "*" && g != h.cfg.Name {
+		if !h.member(g) {
+			q.fail("gateway", fmt.Sprintf("%q is not in this network; * is all", g))
+		}
+		s.none = true // readings of others are not kept here
+	}
+	return s, q.err
+}
+
+// states are the words of a reading's way (contract.md §5).
+var states = []string{"stored", "batched", "attached", "approved", "confirmed", "certified"}
+
+func (h *Handler) member(name string) bool {
+	for _, g := range h.cfg.Network.Gateways {
+		if g.Name == name {
+			return true
+		}
+	}
+	return false
+}
+
+// readings answers a page of readings as JSON, or the whole range as a stream.
+func (h *Handler) readings(w http.ResponseWriter, r *http.Request) {
+	s, err := h.parseSelection(r.URL.RawQuery)
+	if err != nil {
+		writeError(w, http.StatusBadRequest, err.Error())
+		return
+	}
+	if s.format != "json" {
+		h.export(w, r, s)
+		return
+	}
+	items := []readingJSON{}
+	next := ""
+	if !s.none {
+		for start := time.Now(); time.Since(start) < scanTime; {
+			var page []readingJSON
+			if page, next, err = h.page(s, s.Limit-len(items)); err != nil {
+				h.readError(w, r, err)
+				return
+			}
+			items = append(items, page...)
+			if s.Cursor = next; next == "" || len(items) == s.Limit {
+				break
+			}
+		}
+	}
+	writeJSON(w, http.StatusOK, struct {
+		Items  []readingJSON `json:"items"`
+		Cursor string        `json:"cursor"` // "" at the end
+	}{items, next})
+}
+
+// page reads up to limit readings of s from its cursor on and leaves out
+// those in another state, of which it passes pageSize at most.
+func (h *Handler) page(s selection, limit int) (items []readingJSON, next string, err error) {
+	s.Limit = limit
+	if s.state != "" {
+		s.Limit = pageSize
+	}
+	rs, next, err := h.src.Journal.History(s.Query)
+	if err != nil {
+		return nil, "", err
+	}
+	for i := range rs {
+		item, err := h.show(&rs[i])
+		if err != nil {
+			return nil, "", err
+		}
+		if s.state != "" && s.state != item.State {
+			continue
+		}
+		if len(items) == limit {
+			// One more than wanted: only the journal can make the cursor
+			// that stands before it.
+			s.Limit = i
+			_, next, err = h.src.Journal.History(s.Query)
+			return items, next, err
+		}
+		items = append(items, item)
+	}
+	return items, next, nil
+}
+
+// readError answers for readings that could not be had.
+func (h *Handler) readError(w http.ResponseWriter, r *http.Request, err error) {
+	switch {
+	case errors.Is(err, journal.ErrCursor):
+		writeError(w, http.StatusBadRequest, "cursor: not one that this route gave out")
+	case errors.Is(err, journal.ErrNotFound):
+		writeError(w, http.StatusNotFound, "reading not known here")
+	default:
+		h.fault(w, r, "read the journal", err)
+	}
+}

@@ -1,0 +1,212 @@
+package admin
+
+import (
+	"encoding/hex"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/hedgerow-iot/hedgerow/batching"
+	"github.com/hedgerow-iot/hedgerow/batching/reading"
+	"github.com/hedgerow-iot/hedgerow/powfarm"
+)
+
+// The answer to status (contract.md §5), and what else is worth a look.
+type (
+	status struct {
+		Name          string     `json:"name"`
+		Version       string     `json:"version"`
+		Network       string     `json:"network"`
+		NetworkHash   string     `json:"networkHash"`
+		Epoch         uint32     `json:"epoch"`
+		Quorum        quorum     `json:"quorum"`
+		LastMilestone *struct{}  `json:"lastMilestone"` // null: none yet
+		Replica       replica    `json:"replica"`
+		Backlog       backlog    `json:"backlog"`
+		Peers         []struct{} `json:"peers"` // none in a network of one
+		Disk          disk       `json:"disk"`
+		Clock         clock      `json:"clock"`
+		Alarms        []Alarm    `json:"alarms"`
+
+		Ready         bool       `json:"ready"`
+		NotReady      string     `json:"notReady,omitempty"` // why
+		Started       string     `json:"started"`
+		UptimeSeconds int64      `json:"uptimeSeconds"`
+		Readings      counts     `json:"readings"`
+		PoW           pow        `json:"pow"`
+		FrontEnds     []FrontEnd `json:"frontEnds"`
+		Listeners     []Listener `json:"listeners"`
+	}
+	quorum struct {
+		Needed uint64 `json:"needed"` // weight
+		Up     uint64 `json:"up"`
+	}
+	replica struct {
+		Blocks uint64 `json:"blocks"`
+		Digest string `json:"digest"`
+		Tips   int    `json:"tips"`
+		Held   int    `json:"held"` // blocks whose parents are missing
+	}
+	// backlog counts the kept readings by the state they are in.
+	backlog struct {
+		Stored    uint64 `json:"stored"`
+		Batched   uint64 `json:"batched"`
+		Attached  uint64 `json:"attached"`
+		Approved  uint64 `json:"approved"`
+		Confirmed uint64 `json:"confirmed"`
+	}
+	disk struct {
+		Free    int64 `json:"free"`    // bytes
+		Journal int64 `json:"journal"` // bytes of the journal's files
+	}
+	clock struct {
+		Quality string `json:"quality"` // good, unsure or bad
+		Time    string `json:"time"`
+	}
+	counts struct {
+		Kept       uint64 `json:"kept"`
+		Acked      uint64 `json:"acked"` // since the start, as the following
+		Refused    uint64 `json:"refused"`
+		Duplicates uint64 `json:"duplicates"`
+		Batches    uint64 `json:"batches"`
+	}
+	pow struct {
+		Workers int    `json:"workers"`
+		Kernel  string `json:"kernel"`
+		Queued  int    `json:"queued"`
+		Tries   uint64 `json:"tries"`
+		Proven  uint64 `json:"proven"`
+		// TriesPerSecond is what all workers do together while they search.
+		TriesPerSecond uint64 `json:"triesPerSecond"`
+	}
+)
+
+func (h *Handler) status(w http.ResponseWriter, r *http.Request) {
+	if q := parseQuery(r.URL.RawQuery); q.err != nil {
+		writeError(w, http.StatusBadRequest, q.err.Error())
+		return
+	}
+	rep, err := h.replica()
+	if err != nil {
+		h.fault(w, r, "compute the replica's digest", err)
+		return
+	}
+	n := h.cfg.Network
+	hash := n.Hash()
+	now, quality := h.cfg.Clock()
+	js, bs, fs := h.src.Journal.Stats(), h.src.Stage.Stats(), h.src.Farm.Stats()
+	out := status{
+		Name: h.cfg.Name, Version: h.cfg.Version,
+		Network: n.NetworkName, NetworkHash: "0x" + hex.EncodeToString(hash[:]), Epoch: n.Epoch,
+		Quorum:  h.quorum(),
+		Replica: rep,
+		Backlog: backlog{
+			Stored: bs.Backlog.Stored, Batched: bs.Backlog.Batched,
+			Attached: js.Readings - min(js.Readings, bs.Backlog.Stored+bs.Backlog.Batched),
+		},
+		Peers:         []struct{}{},
+		Disk:          disk{Free: js.FreeBytes, Journal: js.DiskBytes},
+		Clock:         clock{Quality: quality.String(), Time: timeText(now.UnixMilli())},
+		Alarms:        h.alarms(bs, quality),
+		Started:       timeText(h.started.UnixMilli()),
+		UptimeSeconds: int64(time.Since(h.started) / time.Second),
+		Readings:      counts{Kept: js.Readings, Acked: bs.Acked, Refused: bs.Refused, Duplicates: bs.Duplicates, Batches: bs.Batches},
+		PoW:           showPoW(fs),
+		FrontEnds:     append([]FrontEnd{}, h.src.FrontEnds()...),
+		Listeners:     []Listener{},
+	}
+	if err := h.src.Stage.Ready(); err != nil {
+		out.NotReady = err.Error()
+	} else {
+		out.Ready = true
+	}
+	if h.cfg.Listeners != nil {
+		out.Listeners = append(out.Listeners, h.cfg.Listeners()...)
+	}
+	writeJSON(w, http.StatusOK, out)
+}
+
+func showPoW(s powfarm.Stats) pow {
+	p := pow{Workers: s.Workers, Kernel: s.Kernel, Queued: s.Queued, Tries: s.Tries, Proven: s.Proven}
+	if s.Searching > 0 {
+		p.TriesPerSecond = uint64(float64(s.Tries) / s.Searching.Seconds() * float64(s.Workers))
+	}
+	return p
+}
+
+// quorum returns the weights of the network: this gateway is the one that is
+// up, since nothing connects it to others.
+func (h *Handler) quorum() quorum {
+	q := quorum{Needed: h.cfg.Network.Quorum()}
+	for _, g := range h.cfg.Network.Gateways {
+		if g.Name == h.cfg.Name {
+			q.Up = uint64(g.Weight)
+		}
+	}
+	return q
+}
+
+// alarms tells what somebody should look at now.
+func (h *Handler) alarms(bs batching.Stats, quality reading.Clock) []Alarm {
+	out := []Alarm{}
+	if err := h.src.Stage.Ready(); err != nil {
+		out = append(out, Alarm{"intake", "readings are refused: " + err.Error()})
+	}
+	if quality == reading.ClockBad {
+		out = append(out, Alarm{"clock", "the clock is not set; readings are marked with clock bad"})
+	}
+	if bs.Skipped > 0 {
+		out = append(out, Alarm{"journal", "the journal was found behind the replica, as after a restore or a loss; readings it had acknowledged may be missing"})
+	}
+	if h.src.Farm.Stats().Workers == 0 && bs.Backlog.Stored+bs.Backlog.Batched > 0 {
+		out = append(out, Alarm{"powfarm", "readings wait for proof of work and there is no worker"})
+	}
+	if h.cfg.Warnings != nil {
+		out = append(out, h.cfg.Warnings()...)
+	}
+	return out
+}
+
+// A digests keeps the replica's last digest. The ledger computes it by a walk
+// over all ids; under steady attachment every status would walk anew.
+type digests struct {
+	mu   sync.Mutex // guards what follows, and lets one walk go at a time
+	at   time.Time  // end of the walk
+	took time.Duration
+	last replica
+}
+
+// After a walk longer than shortWalk, its digest is answered, with its own
+// number of blocks, until restFactor times the walk's length has gone by.
+const (
+	shortWalk  = 50 * time.Millisecond
+	restFactor = 10
+	walks      = 3 // to find number and digest of one moment
+)
+
+// replica returns number and digest of the blocks of one moment.
+func (h *Handler) replica() (replica, error) {
+	d := &h.digest
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s := h.src.Ledger.Stats()
+	if d.took > shortWalk && time.Since(d.at) < restFactor*d.took {
+		d.last.Tips, d.last.Held = s.Tips, s.Held
+		return d.last, nil
+	}
+	start := time.Now()
+	for range walks {
+		sum, err := h.src.Ledger.Digest()
+		if err != nil {
+			return replica{}, err
+		}
+		before := s.Blocks
+		s = h.src.Ledger.Stats()
+		d.last = replica{Blocks: before, Digest: "0x" + hex.EncodeToString(sum[:]), Tips: s.Tips, Held: s.Held}
+		if before == s.Blocks || time.Since(start) > shortWalk {
+			break // or else a block came during the walk
+		}
+	}
+	d.at, d.took = time.Now(), time.Since(start)
+	return d.last, nil
+}
