@@ -89,6 +89,12 @@ func (r *retained) admit(topic string, payload int, l Limits) bool {
 	return true
 }
 
+func (r *retained) len() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.sizes)
+}
+
 // expired takes a message that the library dropped out of the count.
 func (r *retained) expired(topic string) {
 	r.mu.Lock()

@@ -12,7 +12,7 @@ type Stats struct {
 	Connections   int    // open now
 	Sessions      int    // connected and remembered clients, now
 	Subscriptions int    // now
-	Retained      int    // retained messages, now
+	Retained      int    // retained messages now, the broker's own not counted
 	Accepted      uint64 // connections
 	Surplus       uint64 // connections closed at once: too many, in total, per address or sessions
 	Denied        uint64 // connections refused by the registry, or for their will or client id
@@ -48,7 +48,7 @@ func (b *Broker) Stats() Stats {
 		Connections:   open,
 		Sessions:      b.server.Clients.Len(),
 		Subscriptions: int(max(0, atomic.LoadInt64(&b.server.Info.Subscriptions))),
-		Retained:      b.server.Topics.Retained.Len(),
+		Retained:      b.retained.len(),
 		Accepted:      c.accepted.Load(),
 		Surplus:       c.surplus.Load(),
 		Denied:        c.denied.Load(),
