@@ -37,6 +37,8 @@ type Ledger interface {
 	Stats() ledger.Stats
 }
 
+var _ Ledger = (*ledger.Ledger)(nil)
+
 // A Prover finds nonces (TIP-12). *powfarm.Farm is one.
 type Prover interface {
 	Prove(ctx context.Context, digest [32]byte, zeros int) (nonce uint64, err error)
