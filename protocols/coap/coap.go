@@ -101,7 +101,7 @@ type Server struct {
 	clock   func() time.Time
 	echo    echo
 	flight  *flight
-	lookups chan struct{} // one token per GET that reads the store
+	lookups chan struct{}  // one token per GET that reads the store
 	reading sync.WaitGroup // the goroutines of GETs
 	stats   counters
 }
