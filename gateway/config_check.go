@@ -37,6 +37,26 @@ func Load(file string, set []string) (Config, error) {
 
 // Parse is [Load] for a text that was read already; file is its name.
 func Parse(file string, text []byte, set []string) (Config, error) {
+	d, c := decode(file, text, set)
+	if len(d.problems) > 0 {
+		return c, d.sorted()
+	}
+	return c, nil
+}
+
+// Override lays --set overrides over a configuration that needs no file.
+func Override(c Config, set []string) (Config, error) {
+	d := newDecoder("default")
+	d.finish(&c, set, "")
+	if len(d.problems) > 0 {
+		return c, d.sorted()
+	}
+	return c, nil
+}
+
+// decode returns what could be read of the text, and the decoder that holds
+// the problems.
+func decode(file string, text []byte, set []string) (*decoder, Config) {
 	c, d := Default(), newDecoder(file)
 	switch {
 	case len(text) > maxConfig:
@@ -46,27 +66,19 @@ func Parse(file string, text []byte, set []string) (Config, error) {
 	default:
 		d.yaml(text, &c)
 	}
-	return d.finish(c, set, filepath.Dir(file))
+	d.finish(&c, set, filepath.Dir(file))
+	return d, c
 }
 
-// Override lays --set overrides over a configuration that needs no file.
-func Override(c Config, set []string) (Config, error) {
-	d := newDecoder("default")
-	return d.finish(c, set, "")
-}
-
-func (d *decoder) finish(c Config, set []string, base string) (Config, error) {
+// finish lays the overrides over c, checks it and resolves its paths.
+func (d *decoder) finish(c *Config, set []string, base string) {
 	for _, arg := range set {
-		d.set(arg, &c)
+		d.set(arg, c)
 	}
-	d.bounds(&c)
-	d.names(&c)
-	d.listeners(&c)
-	if len(d.problems) > 0 {
-		return c, d.sorted()
-	}
-	d.resolve(&c, base)
-	return c, nil
+	d.bounds(c)
+	d.names(c)
+	d.listeners(c)
+	d.resolve(c, base)
 }
 
 // resolve makes the paths of the file relative to it.

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"math"
 	"reflect"
 	"slices"
 	"strconv"
@@ -380,100 +379,6 @@ func printable(r rune) rune {
 		return r
 	}
 	return unicode.ReplacementChar
-}
-
-func isSection(v reflect.Value) bool {
-	return v.Kind() == reflect.Struct && v.Type() != reflect.TypeFor[Secret]()
-}
-
-func fieldOf(v reflect.Value, name string) (reflect.Value, bool) {
-	for i := range v.NumField() {
-		if tag := v.Type().Field(i).Tag.Get("yaml"); tag == name && tag != "-" {
-			return v.Field(i), true
-		}
-	}
-	return reflect.Value{}, false
-}
-
-func keysOf(v reflect.Value) []string {
-	var keys []string
-	for i := range v.NumField() {
-		if tag := v.Type().Field(i).Tag.Get("yaml"); tag != "-" {
-			keys = append(keys, tag)
-		}
-	}
-	return keys
-}
-
-func join(section, key string) string {
-	if section == "" {
-		return key
-	}
-	return section + "." + key
-}
-
-// suggest returns what the writer of an unknown key probably meant: the
-// nearest key of the same section, or the place where a key of this name
-// stands.
-func suggest(section reflect.Value, path, name string) string {
-	best, distance := "", math.MaxInt
-	for _, key := range keysOf(section) {
-		if n := editDistance(name, key); n < distance {
-			best, distance = key, n
-		}
-	}
-	var elsewhere []string
-	each(reflect.ValueOf(new(Config)).Elem(), "", func(key string, _ reflect.Value, _ reflect.StructTag) {
-		if strings.HasSuffix(key, "."+name) {
-			elsewhere = append(elsewhere, key)
-		}
-	})
-	switch {
-	case distance <= max(1, len(best)/3) && (distance == 1 || len(elsewhere) == 0):
-		return fmt.Sprintf("; did you mean %s?", join(path, best))
-	case len(elsewhere) > 0:
-		return fmt.Sprintf("; did you mean %s?", strings.Join(elsewhere, " or "))
-	}
-	return "; known here: " + strings.Join(keysOf(section), ", ")
-}
-
-// each calls yield with every key that holds a value, in the order of the
-// structs.
-func each(v reflect.Value, path string, yield func(key string, v reflect.Value, tag reflect.StructTag)) {
-	for i := range v.NumField() {
-		f := v.Type().Field(i)
-		switch name := f.Tag.Get("yaml"); {
-		case name == "-":
-		case isSection(v.Field(i)):
-			each(v.Field(i), join(path, name), yield)
-		default:
-			yield(join(path, name), v.Field(i), f.Tag)
-		}
-	}
-}
-
-// editDistance counts the insertions, deletions and replacements that turn a
-// into b. Long keys are not compared: they are no slip of the hand.
-func editDistance(a, b string) int {
-	if len(a) > 64 {
-		return math.MaxInt
-	}
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := 1
-			if a[i] == b[j] {
-				cost = 0
-			}
-			diagonal, row[j+1] = row[j+1], min(row[j+1]+1, row[j]+1, diagonal+cost)
-		}
-	}
-	return row[len(b)]
 }
 
 // sorted returns the problems in the order of the file, those of --set last.

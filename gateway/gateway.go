@@ -1,0 +1,167 @@
+// Package gateway loads the configuration, builds the stages of the gateway
+// from it, runs them and stops them in order.
+//
+// It is the only package that knows both ends of an interface: it passes the
+// journal, the prover and the ledger to batching, the stage to the front
+// ends, and everything to the API. It decides nothing about readings or
+// blocks, and nothing imports it but the command.
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"github.com/hedgerow-iot/hedgerow/batching"
+	"github.com/hedgerow-iot/hedgerow/batching/journal"
+	"github.com/hedgerow-iot/hedgerow/ledger/store"
+)
+
+// ErrStore is wrapped by errors of a store that is damaged or was written by
+// a newer program: starting again does not help, somebody must act.
+var ErrStore = errors.New("store damaged or newer than this program")
+
+// storeFormat names the newest format of the two stores.
+const storeFormat = "journal 1, ledger 1"
+
+// A Gateway is everything between the devices and the Tangle on one box.
+type Gateway struct {
+	cfg     Config
+	log     *slog.Logger
+	home    *home
+	stores  *stores
+	sockets *sockets
+	stages  *stages
+}
+
+// New takes the data directory, makes what the first start makes, opens the
+// stores and the listeners, and builds the stages; nothing is served until
+// [Gateway.Run], which must follow, or [Gateway.Close].
+//
+// The error wraps [ErrLocked] when another process runs on the directory and
+// [ErrStore] when a store is damaged or newer.
+func New(cfg Config, log *slog.Logger) (_ *Gateway, err error) {
+	limitMemory(log)
+	g := &Gateway{cfg: cfg, log: log}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, g.Close())
+		}
+	}()
+	if g.home, err = openHome(&g.cfg, log); err != nil {
+		return nil, err
+	}
+	if g.stores, err = openStores(&g.cfg, log); err != nil {
+		return nil, err
+	}
+	if g.sockets, err = openSockets(&g.cfg); err != nil {
+		return nil, err
+	}
+	for _, l := range g.sockets.named {
+		if l.Instead != "" {
+			log.Warn("address taken, another port found", "protocol", l.Protocol, "wanted", l.Instead, "address", l.Address)
+		}
+	}
+	if g.stages, err = newStages(g); err != nil {
+		return nil, err
+	}
+	return g, nil
+}
+
+// Config returns the configuration in force.
+func (g *Gateway) Config() Config { return g.cfg }
+
+// Listeners returns the addresses that are listened on.
+func (g *Gateway) Listeners() []Listener { return g.sockets.named }
+
+// Token returns the admin token.
+func (g *Gateway) Token() string { return g.home.token }
+
+// Close gives back what New took, for a gateway that is not run: listeners,
+// stores, and last the data directory.
+func (g *Gateway) Close() error {
+	if g.sockets != nil {
+		g.sockets.close()
+	}
+	var err error
+	if g.stores != nil {
+		err = g.stores.close()
+		g.stores = nil
+	}
+	if g.home != nil {
+		err = errors.Join(err, g.home.lock.Close())
+		g.home = nil
+	}
+	return err
+}
+
+// stores are the two stores of a gateway.
+type stores struct {
+	journal *journal.Journal
+	ledger  *store.Store
+}
+
+// openStores opens both stores, or none.
+func openStores(cfg *Config, log *slog.Logger) (*stores, error) {
+	dir := string(cfg.DataDir)
+	j, err := journal.Open(filepath.Join(dir, "journal"), journal.Options{
+		MaxDisk: int64(cfg.Journal.MaxDisk), Reserve: int64(cfg.Journal.Reserve),
+		Retention: duration(cfg.Journal.Retention), Log: log.With("store", "journal"),
+	})
+	if err != nil {
+		return nil, storeError(err)
+	}
+	l, err := store.Open(filepath.Join(dir, "ledger"), store.Options{
+		MaxDisk: int64(cfg.Ledger.Retention.MaxDisk), Reserve: int64(cfg.Journal.Reserve),
+		Log: log.With("store", "ledger"),
+	})
+	if err != nil {
+		return nil, errors.Join(storeError(err), j.Close())
+	}
+	return &stores{j, l}, nil
+}
+
+// close closes the journal last: what the ledger marked must not be newer
+// than what the journal knows.
+func (s *stores) close() error {
+	return errors.Join(storeError(s.ledger.Close()), storeError(s.journal.Close()))
+}
+
+// storeError marks the errors that a restart does not heal.
+func storeError(err error) error {
+	for _, damaged := range []error{journal.ErrCorrupt, journal.ErrNewer, store.ErrDamaged, store.ErrNewer} {
+		if errors.Is(err, damaged) {
+			return fmt.Errorf("%w: %w", ErrStore, err)
+		}
+	}
+	return err
+}
+
+// Run serves until ctx ends or a stage fails, and returns after everything
+// has stopped and the stores are closed. When ctx ends, intake ends with it,
+// and what was acknowledged is attached for up to shutdown.drain, or until
+// now is closed. The error is nil unless something failed.
+func (g *Gateway) Run(ctx context.Context, now <-chan struct{}) error {
+	if err := announce(&g.cfg, g.sockets.http.Addr().String()); err != nil {
+		return errors.Join(err, g.Close())
+	}
+	g.log.Info("gateway started", "name", g.cfg.Name, "network", g.home.network.NetworkName,
+		"version", version, "data_dir", string(g.cfg.DataDir))
+	err := storeError(g.stages.run(ctx, now, duration(g.cfg.Shutdown.Drain), g.log))
+	_ = os.Remove(g.cfg.runningPath())
+	if err = errors.Join(err, g.Close()); err == nil {
+		g.log.Info("gateway stopped")
+	}
+	return err
+}
+
+// Stats returns what the batching stage has done since the start.
+func (g *Gateway) Stats() batching.Stats { return g.stages.batching.Stats() }
+
+// Submit takes a packet in as the front ends do; for measurements.
+func (g *Gateway) Submit(sub batching.Submission) (*batching.Receipt, error) {
+	return g.stages.batching.Submit(sub)
+}

@@ -1,0 +1,119 @@
+package gateway
+
+import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"github.com/hedgerow-iot/hedgerow/ledger/network"
+)
+
+// home is what a gateway finds or makes before its stores: the lock, who it
+// is, and which network it is in.
+type home struct {
+	lock    *os.File
+	key     ed25519.PrivateKey
+	token   string
+	network *network.File
+}
+
+// openHome prepares the data directory for this process. At the first start
+// it makes what is missing, each file private and durable before it is used.
+func openHome(cfg *Config, log *slog.Logger) (h *home, err error) {
+	dir := string(cfg.DataDir)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the data directory: %w", err)
+	}
+	h = &home{}
+	if h.lock, err = lockDir(dir); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			_ = h.lock.Close()
+		}
+	}()
+	if h.key, err = identity(cfg.Identity, used(dir)); err != nil {
+		return nil, err
+	}
+	var made bool
+	if h.token, made, err = adminToken(cfg.API.Token); err != nil {
+		return nil, err
+	}
+	if made {
+		log.Info("admin token made", "file", cfg.API.Token.Ref)
+	}
+	if h.network, err = openNetwork(cfg, h.key.Public().(ed25519.PublicKey)); err != nil {
+		return nil, err
+	}
+	return h, nil
+}
+
+// used reports whether stores of an earlier start are in dir.
+func used(dir string) bool {
+	for _, name := range []string{"network.json", "journal", "ledger"} {
+		if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// openNetwork reads the network file, makes that of a network of one at the
+// first start, and checks that this gateway is the member it says.
+func openNetwork(cfg *Config, key ed25519.PublicKey) (*network.File, error) {
+	path := cfg.networkPath()
+	f, err := network.Load(path)
+	if errors.Is(err, fs.ErrNotExist) && cfg.Network == "" {
+		return makeNetwork(cfg, path, key)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return f, checkMember(f, cfg.Name, key, path)
+}
+
+func (c *Config) networkPath() string {
+	if c.Network != "" {
+		return string(c.Network)
+	}
+	return filepath.Join(string(c.DataDir), "network.json")
+}
+
+// makeNetwork makes a network of one. Its name ends in random digits: what
+// one sandbox signs must not count in another.
+func makeNetwork(cfg *Config, path string, key ed25519.PublicKey) (*network.File, error) {
+	if _, err := os.Stat(filepath.Join(string(cfg.DataDir), "ledger")); err == nil {
+		return nil, fmt.Errorf("%s is missing, but a ledger made with it is there: put the file back, or start with an empty data directory", path)
+	}
+	suffix := make([]byte, 4)
+	_, _ = rand.Read(suffix) // never fails
+	f := network.NewOfOne(cfg.Name+"-"+hex.EncodeToString(suffix), cfg.Name, key)
+	if err := f.Save(path); err != nil {
+		return nil, fmt.Errorf("make a network of one: %w", err)
+	}
+	return f, nil
+}
+
+// checkMember refuses to run as a member that this gateway is not.
+func checkMember(f *network.File, name string, key ed25519.PublicKey, path string) error {
+	i, ok := f.Index(key)
+	switch {
+	case ok && f.Gateways[i].Name == name:
+		return nil
+	case ok:
+		return fmt.Errorf("%s knows this identity key as %s, the configuration says name: %s", path, f.Gateways[i].Name, name)
+	}
+	for _, g := range f.Gateways {
+		if g.Name == name {
+			return fmt.Errorf("%s has another key for %s: this is not the identity that its stores were made with", path, name)
+		}
+	}
+	return fmt.Errorf("%s has no gateway %s", path, name)
+}

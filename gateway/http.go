@@ -1,0 +1,186 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/hedgerow-iot/hedgerow/batching/reading"
+	"github.com/hedgerow-iot/hedgerow/gateway/admin"
+	"github.com/hedgerow-iot/hedgerow/ledger/api"
+)
+
+// Bounds of the HTTP server. Handlers that stream extend the write time of
+// their own answer.
+const (
+	maxHTTPConns  = 256
+	maxHTTPHeader = 16 << 10
+	maxHTTPBody   = 1 << 20
+	httpHeader    = 5 * time.Second
+	httpRead      = 30 * time.Second
+	httpWrite     = 60 * time.Second
+	httpIdle      = 60 * time.Second
+	httpStop      = 5 * time.Second // for requests in flight, once it stops
+)
+
+// httpServer serves the API on one listener.
+type httpServer struct {
+	listener net.Listener
+	server   *http.Server
+}
+
+func newHTTPServer(l net.Listener, h http.Handler, log *slog.Logger) *httpServer {
+	return &httpServer{
+		listener: limit(l, maxHTTPConns),
+		server: &http.Server{
+			Handler: http.MaxBytesHandler(h, maxHTTPBody), MaxHeaderBytes: maxHTTPHeader,
+			ReadHeaderTimeout: httpHeader, ReadTimeout: httpRead, WriteTimeout: httpWrite, IdleTimeout: httpIdle,
+			ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug), // what clients do wrong
+		},
+	}
+}
+
+// run serves until ctx ends, then lets requests in flight end for a while and
+// cuts the rest off.
+func (s *httpServer) run(ctx context.Context) error {
+	s.server.BaseContext = func(net.Listener) context.Context { return context.WithoutCancel(ctx) }
+	served := make(chan error, 1)
+	go func() { served <- s.server.Serve(s.listener) }()
+	select {
+	case err := <-served:
+		return err
+	case <-ctx.Done():
+	}
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), httpStop)
+	defer cancel()
+	if err := s.server.Shutdown(stop); err != nil {
+		_ = s.server.Close()
+	}
+	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// handler is everything that is served over HTTP: the admin's routes and, for
+// every other path, the protocol's.
+func (s *stages) handler(g *Gateway) (http.Handler, error) {
+	cfg := &g.cfg
+	adm, err := admin.New(admin.Config{
+		Name: cfg.Name, Version: version, Token: g.home.token, Network: g.home.network,
+		Settings:  func() any { return settings(cfg) },
+		Listeners: func() []admin.Listener { return adminListeners(g.sockets.named) },
+		Warnings:  func() []admin.Alarm { return warnings(cfg) },
+		Clock:     func() (time.Time, reading.Clock) { return clock() },
+	}, admin.Sources{
+		Journal: s.journal, Stage: s.batching, Ledger: s.ledger, Farm: s.farm,
+		FrontEnds: s.frontEnds,
+	}, g.log.With("stage", "admin"))
+	if err != nil {
+		return nil, err
+	}
+	var prover api.Prover
+	if cfg.Powfarm.Workers != 0 {
+		prover = s.farm
+	}
+	tangle, err := api.New(api.Config{
+		Version: version, Network: g.home.network, Health: s.batching.Ready,
+		TipRefresh: duration(cfg.Powfarm.TipRefresh),
+	}, s.ledger, prover, g.log.With("stage", "api"))
+	if err != nil {
+		return nil, err
+	}
+	var core http.Handler = tangle
+	if !cfg.API.Public {
+		core = adm.Require(tangle)
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/api/hedgerow/", adm)
+	mux.Handle("/metrics", adm)
+	mux.Handle("/ready", adm)
+	mux.Handle("/health", tangle) // tells one bit, to load balancers without token
+	mux.Handle("/", core)
+	return mux, nil
+}
+
+func adminListeners(named []Listener) []admin.Listener {
+	out := make([]admin.Listener, len(named))
+	for i, l := range named {
+		out[i] = admin.Listener{Protocol: l.Protocol, Address: l.Address}
+	}
+	return out
+}
+
+// warnings are what the configuration allows although it is not safe.
+func warnings(cfg *Config) []admin.Alarm {
+	var all []admin.Alarm
+	add := func(name, text string) { all = append(all, admin.Alarm{Name: name, Text: text}) }
+	for _, l := range cfg.listens() {
+		if host, _, err := splitAddress(l.address); err == nil && !loopback(host) {
+			add("plain_listener", l.key+": "+l.address+" is reachable from other machines without encryption")
+		}
+	}
+	if cfg.Home != "" {
+		return all // the sandbox says what it is
+	}
+	for protocol, anonymous := range map[string]bool{"mqtt": cfg.MQTT.Anonymous, "coap": cfg.CoAP.Anonymous} {
+		if anonymous {
+			add("anonymous_devices", protocol+".anonymous: devices are admitted without login")
+		}
+	}
+	return all
+}
+
+// frontEnds are the figures of the protocols that are served.
+func (s *stages) frontEnds() []admin.FrontEnd {
+	var all []admin.FrontEnd
+	if s.mqtt != nil {
+		st, in := s.mqtt.Stats(), s.mqttIntake.Stats()[reading.SourceMQTT]
+		all = append(all, admin.FrontEnd{
+			Protocol: "mqtt", Clients: st.Connections, Messages: in.Accepted, Readings: in.Readings,
+			Unmapped: st.Published - min(st.Published, st.Mapped), Undecodable: in.Undecodable, Panics: st.Panics,
+			Refused: map[string]uint64{
+				"busy": in.Busy, "too_large": in.TooLarge, "not_allowed": in.NotAllowed, "no_reading": in.NoReading,
+				"bad_name": in.BadName, "login": st.Denied, "connections": st.Surplus, "oversized": st.Oversized,
+			},
+		})
+	}
+	if s.coap != nil {
+		st, in := s.coap.Stats(), s.coapIntake.Stats()[reading.SourceCoAP]
+		all = append(all, admin.FrontEnd{
+			Protocol: "coap", Clients: st.Endpoints, Messages: in.Accepted, Readings: in.Readings, Undecodable: in.Undecodable, Panics: st.Panics,
+			Refused: map[string]uint64{
+				"busy": in.Busy, "too_large": in.TooLarge, "not_allowed": in.NotAllowed, "no_reading": in.NoReading,
+				"bad_name": in.BadName, "malformed": st.Malformed, "over_limit": st.OverLimit,
+			},
+		})
+	}
+	return all
+}
+
+// settings is the configuration as the admin may see it: keys as in the file,
+// secrets only as references.
+func settings(cfg *Config) map[string]any {
+	tree := map[string]any{}
+	eachValue(cfg, func(key string, value any) {
+		at := tree
+		for {
+			section, rest, ok := strings.Cut(key, ".")
+			if !ok {
+				break
+			}
+			next, _ := at[section].(map[string]any)
+			if next == nil {
+				next = map[string]any{}
+				at[section] = next
+			}
+			at, key = next, rest
+		}
+		at[key] = value
+	})
+	return tree
+}

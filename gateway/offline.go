@@ -1,0 +1,108 @@
+package gateway
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+
+	"github.com/hedgerow-iot/hedgerow/batching"
+	"github.com/hedgerow-iot/hedgerow/batching/journal"
+	"github.com/hedgerow-iot/hedgerow/gateway/admin"
+	"github.com/hedgerow-iot/hedgerow/ledger"
+	"github.com/hedgerow-iot/hedgerow/ledger/network"
+	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
+	"github.com/hedgerow-iot/hedgerow/powfarm"
+)
+
+// Offline answers the admin's questions from stores that no gateway uses.
+type Offline struct {
+	http.Handler
+	lock   *os.File
+	stores *stores
+	token  string
+}
+
+// OpenOffline opens the stores of a gateway that does not run. No reading and
+// no block is written; a store that was not closed is recovered as a start
+// would. Close gives everything back. The error is as that of [New].
+func OpenOffline(cfg Config, log *slog.Logger) (_ *Offline, err error) {
+	dir := string(cfg.DataDir)
+	if _, err := os.Stat(filepath.Join(dir, "journal")); err != nil {
+		return nil, fmt.Errorf("no readings are stored: %w", err)
+	}
+	f, err := network.Load(cfg.networkPath())
+	if err != nil {
+		return nil, err
+	}
+	secret := make([]byte, 16)
+	_, _ = rand.Read(secret) // never fails
+	o := &Offline{token: hex.EncodeToString(secret)}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, o.Close())
+		}
+	}()
+	if o.lock, err = lockDir(dir); err != nil {
+		return nil, err
+	}
+	if o.stores, err = openStores(&cfg, log); err != nil {
+		return nil, err
+	}
+	l, err := ledger.New(ledger.Config{Network: f, Log: log}, o.stores.ledger)
+	if err != nil {
+		return nil, storeError(err)
+	}
+	o.Handler, err = admin.New(admin.Config{
+		Name: cfg.Name, Version: version, Token: o.token, Network: f,
+		Settings: func() any { return settings(&cfg) }, Clock: clock,
+	}, admin.Sources{
+		Journal: o.stores.journal, Stage: resting{o.stores.journal, l}, Ledger: l, Farm: noFarm{},
+	}, log)
+	return o, err
+}
+
+// Token is what the handler wants as the admin token.
+func (o *Offline) Token() string { return o.token }
+
+// Close closes the stores and gives the data directory back.
+func (o *Offline) Close() error {
+	var err error
+	if o.stores != nil {
+		err = o.stores.close()
+	}
+	if o.lock != nil {
+		err = errors.Join(err, o.lock.Close())
+	}
+	return err
+}
+
+// resting is a batching stage that does nothing: what stands in no block is
+// stored.
+type resting struct {
+	journal *journal.Journal
+	ledger  *ledger.Ledger
+}
+
+func (r resting) State(seq uint64) (batching.State, stardust.BlockID, error) {
+	block, ok, err := r.ledger.Marked(seq)
+	switch {
+	case err != nil:
+		return "", block, err
+	case ok:
+		return batching.Attached, block, nil
+	}
+	return batching.Stored, block, nil
+}
+
+func (r resting) Stats() batching.Stats { return batching.Stats{} }
+
+func (r resting) Ready() error { return errors.New("the gateway does not run") }
+
+type noFarm struct{}
+
+func (noFarm) Stats() powfarm.Stats { return powfarm.Stats{} }

@@ -1,0 +1,164 @@
+package gateway
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hedgerow-iot/hedgerow/batching"
+	"github.com/hedgerow-iot/hedgerow/batching/journal"
+	"github.com/hedgerow-iot/hedgerow/batching/reading"
+	"github.com/hedgerow-iot/hedgerow/ledger"
+	"github.com/hedgerow-iot/hedgerow/powfarm"
+	"github.com/hedgerow-iot/hedgerow/protocols"
+	"github.com/hedgerow-iot/hedgerow/protocols/coap"
+	"github.com/hedgerow-iot/hedgerow/protocols/mqtt"
+)
+
+// stages are what Run runs; mqtt and coap are nil when nothing listens for
+// them.
+type stages struct {
+	journal                *journal.Journal
+	ledger                 *ledger.Ledger
+	farm                   *powfarm.Farm
+	batching               *batching.Stage
+	mqttIntake, coapIntake *protocols.Intake
+	mqtt                   *mqtt.Broker
+	coap                   *coap.Server
+	http                   *httpServer
+}
+
+// newStages builds the stages in the order in which they need each other.
+func newStages(g *Gateway) (s *stages, err error) {
+	cfg, log := &g.cfg, g.log
+	s = &stages{journal: g.stores.journal}
+	s.ledger, err = ledger.New(ledger.Config{Network: g.home.network, Log: log.With("stage", "ledger")}, g.stores.ledger)
+	if err != nil {
+		return nil, storeError(err)
+	}
+	s.farm, err = powfarm.New(powfarm.Config{Workers: int(cfg.Powfarm.Workers), Kernel: cfg.Powfarm.Kernel}, log.With("stage", "powfarm"))
+	if err != nil {
+		return nil, err
+	}
+	s.batching, err = batching.New(batching.Config{
+		Gateway: cfg.Name, Key: g.home.key, Genesis: g.home.network.Hash(),
+		Linger: linger(cfg.Journal.Linger), MaxAge: duration(cfg.Batching.MaxAge),
+		TipRefresh: duration(cfg.Powfarm.TipRefresh), MaxReadings: cfg.Batching.MaxReadings,
+		Target: int(cfg.Batching.Target), Clock: clock,
+		Transient: transient, Stopped: stopped, Log: log.With("stage", "batching"),
+	}, s.journal, s.farm, s.ledger)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.fronts(g); err != nil {
+		return nil, err
+	}
+	handler, err := s.handler(g)
+	if err != nil {
+		return nil, err
+	}
+	s.http = newHTTPServer(g.sockets.http, handler, log.With("stage", "http"))
+	return s, nil
+}
+
+// linger says never where the file says zero; zero is batching's default.
+func linger(d Duration) time.Duration {
+	if d == 0 {
+		return -1
+	}
+	return duration(d)
+}
+
+// transient are the errors of farm and ledger that pass by themselves.
+func transient(err error) bool {
+	return errors.Is(err, powfarm.ErrBusy) || errors.Is(err, powfarm.ErrNoWorkers) || errors.Is(err, ledger.ErrBusy)
+}
+
+// stopped are the errors that only say that another stage is stopping.
+func stopped(err error) bool {
+	return errors.Is(err, powfarm.ErrClosed) || errors.Is(err, ledger.ErrClosed)
+}
+
+// access is who may connect over one protocol. Until there is a device
+// registry it is everybody or nobody.
+type access interface {
+	protocols.Registry
+	protocols.ACL
+}
+
+func accessFor(cfg *Config, anonymous bool) access {
+	switch {
+	case cfg.Home != "":
+		return protocols.AnonymousFrom(true)
+	case anonymous:
+		return protocols.AnonymousFrom(false)
+	}
+	return protocols.DenyAll{}
+}
+
+// fronts builds the front ends that have something to listen on.
+func (s *stages) fronts(g *Gateway) error {
+	cfg, log := &g.cfg, g.log
+	mqttAccess, coapAccess := accessFor(cfg, cfg.MQTT.Anonymous), accessFor(cfg, cfg.CoAP.Anonymous)
+	intake := func(acl protocols.ACL) (*protocols.Intake, error) {
+		return protocols.NewIntake(protocols.IntakeConfig{Sink: s.batching, ACL: acl, Log: log.With("stage", "intake")})
+	}
+	if len(g.sockets.mqtt) > 0 {
+		in, err := intake(mqttAccess)
+		if err != nil {
+			return err
+		}
+		l := cfg.MQTT.Limits
+		s.mqttIntake = in
+		s.mqtt, err = mqtt.New(mqtt.Config{
+			Listeners: g.sockets.mqtt, Drain: duration(cfg.Shutdown.Drain), Log: log.With("stage", "mqtt"),
+			Limits: mqtt.Limits{
+				Packet: int(l.Packet), PacketBeforeLogin: int(min(l.PacketBeforeLogin, l.Packet)),
+				Connections: l.Connections, PerAddress: l.PerAddress, Inflight: l.Inflight,
+				ConnectTimeout: duration(l.ConnectTimeout),
+			},
+		}, in, mqttAccess, mqttAccess)
+		if err != nil {
+			return err
+		}
+	}
+	if len(g.sockets.coap) > 0 {
+		in, err := intake(coapAccess)
+		if err != nil {
+			return err
+		}
+		s.coapIntake = in
+		s.coap, err = coap.New(coap.Config{
+			Conns: g.sockets.coap, Registry: coapAccess, ACL: coapAccess, Gateway: cfg.Name,
+			Limits: coap.Limits{Body: int(cfg.CoAP.Limits.Body), Endpoints: cfg.CoAP.Limits.Endpoints},
+			Log:    log.With("stage", "coap"),
+		}, in, lastValues{s.journal})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// servers are the stages that take things in.
+func (s *stages) servers() []server {
+	all := []server{{"http", s.http.run}}
+	if s.mqtt != nil {
+		all = append(all, server{"mqtt", s.mqtt.Run})
+	}
+	if s.coap != nil {
+		all = append(all, server{"coap", s.coap.Run})
+	}
+	return all
+}
+
+// lastValues gives the front ends the journal's last values in their words.
+type lastValues struct{ journal *journal.Journal }
+
+func (l lastValues) Last(device, name string) (reading.Reading, error) {
+	r, err := l.journal.Last(device, name)
+	if errors.Is(err, journal.ErrNotFound) {
+		return r, fmt.Errorf("%w: %w", protocols.ErrNotFound, err)
+	}
+	return r, err
+}
