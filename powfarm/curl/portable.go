@@ -33,8 +33,8 @@ const (
 	batches  = 3 * 3 * 3 * 3 * 3 // per base
 
 	// checked trits at the end of the hash are computed for all lanes; a
-	// lane with so many zeros is hashed again by the plain function, which
-	// is rare enough not to matter.
+	// lane with so many zeros is hashed again by Zeros if more are wanted,
+	// which is rare enough not to matter.
 	checked = 12
 	tail    = checked + 1<<lastRounds - 1
 	below   = 2 + 8 + 32 + 128 // of the tail, before the checked trits
@@ -72,7 +72,7 @@ func (goKernel) NewSearcher() Searcher { return new(goSearcher) }
 type goSearcher struct {
 	digest [32]byte
 	zeros  int
-	base   [8]int8         // bytes 2 to 7 of the nonce; 0 and 1 unused
+	base   [8]int8         // bytes 2 to 7 of the nonce (0 and 1 unused), -maxByte to maxByte
 	count  [counters]uint8 // trits of byte 0, plus one
 	batch  int             // batches done with this base
 
@@ -87,7 +87,7 @@ type goSearcher struct {
 }
 
 func (s *goSearcher) Reset(digest [32]byte, zeros int, start uint64) {
-	s.digest, s.zeros, s.batch = digest, zeros, 0
+	s.digest, s.zeros, s.batch = digest, max(0, zeros), 0
 	for i := 2; i < len(s.base); i++ {
 		s.base[i] = int8(start%(2*maxByte+1)) - maxByte
 		start /= 2*maxByte + 1
