@@ -92,9 +92,12 @@ func (s *Stage) recover() error {
 	if err != nil {
 		return err
 	}
+	next := s.journal.Next()
 	s.seal.todo = done.rest()
-	s.seal.oldest = time.Unix(0, 0) // what an earlier process left has waited long enough
-	s.flight.reset(done, s.journal.Next())
+	if s.seal.todo.below(next) > 0 {
+		s.seal.oldest = time.Unix(0, 0) // what an earlier process left has waited long enough
+	}
+	s.flight.reset(done, next)
 	return nil
 }
 

@@ -83,7 +83,7 @@ func (z *sizer) learn(n, size int) {
 	if n < 8 || size == math.MaxInt {
 		return // mostly frame
 	}
-	z.each += (max(1, float64(size-z.block(envelopeIs))/float64(n)) - z.each) / 4
+	z.each += (max(1, float64(size-z.block(envelopeIs))/float64(n)) - z.each) / 2
 }
 
 // cut reads what waits below end and seals as much of it as the plan allows.
@@ -92,8 +92,8 @@ func (z *sizer) learn(n, size int) {
 func (s *Stage) cut(p plan, end uint64, due bool) (b *batch, more int, err error) {
 	z := &s.seal.size
 	z.parents = min(max(len(s.ledger.Tips()), minParents), stardust.MaxParents)
-	for want := p.want + p.want/8 + 2; ; want *= 2 {
-		want = min(want, s.cfg.MaxReadings)
+	for want := p.want; ; {
+		want = min(want+want/8+2, s.cfg.MaxReadings)
 		rs, gone, full, err := s.gather(want, end)
 		if err != nil {
 			return nil, 0, err
@@ -113,6 +113,7 @@ func (s *Stage) cut(p plan, end uint64, due bool) (b *batch, more int, err error
 		switch {
 		case n < len(rs) || n == s.cfg.MaxReadings:
 		case full && n == want: // more waits than was read
+			want = max(want, z.room(p.limit))
 			continue
 		case !full && !due:
 			return nil, max(1, int(float64(p.limit-size)/z.each)), nil
