@@ -51,13 +51,11 @@ func (c *conn) Read(p []byte) (int, error) {
 	if c.gate.passed {
 		return c.Conn.Read(p)
 	}
-	want, err := c.gate.want(len(p))
-	if err != nil {
+	n, err := c.Conn.Read(p[:c.gate.want(len(p))])
+	if !c.gate.feed(p[:n]) {
 		c.b.counts.oversized.Add(1)
-		return 0, err
+		return 0, errOversized
 	}
-	n, err := c.Conn.Read(p[:want])
-	c.gate.feed(p[:n])
 	return n, err
 }
 
@@ -170,33 +168,37 @@ type gate struct {
 	body   bool // the fixed header is complete
 }
 
-// want returns how many bytes to read next, at most max.
-func (g *gate) want(max int) (int, error) {
+// want returns how many bytes to read next, at most most.
+func (g *gate) want(most int) int {
 	switch {
 	case !g.body && g.head == 0:
-		return min(2, max), nil // no packet is shorter
+		return min(2, most) // no packet is shorter
 	case !g.body:
-		return min(1, max), nil
-	case g.head+g.left > g.limit && !g.passed:
-		return 0, errOversized
+		return min(1, most)
 	}
-	return min(g.left, max), nil
+	return min(g.left, most)
 }
 
-// feed takes in the bytes that were read.
-func (g *gate) feed(p []byte) {
+// feed takes in the bytes that were read. It reports false when the packet
+// exceeds the limit.
+func (g *gate) feed(p []byte) bool {
 	for len(p) > 0 && !g.body {
 		if g.head > 0 {
 			g.left |= int(p[0]&0x7f) << g.shift
 			g.shift += 7
-			// A fifth length byte is malformed; the library says so.
-			g.body = p[0]&0x80 == 0 || g.shift > 28
+			// A fourth length byte is the last there can be.
+			g.body = p[0]&0x80 == 0 || g.shift == 28
 		}
 		g.head++
 		p = p[1:]
 	}
-	if g.body && len(p) > 0 {
-		g.left -= len(p)
+	if !g.body {
+		return true
 	}
-	g.passed = g.body && g.left == 0
+	if g.head+g.left > g.limit {
+		return false
+	}
+	g.left -= len(p)
+	g.passed = g.left == 0
+	return true
 }

@@ -32,7 +32,7 @@ func takeWill(cl *mochi.Client, pk *packets.Packet) *will {
 	return &will{
 		pending: pending{
 			topic: w.TopicName, payload: w.Payload, props: forwarded(pr), qos: w.Qos, retain: w.Retain,
-			id:   1, // forwarding at QoS 1 and 2 asks for one
+			id:   uint16(min(w.Qos, 1)), // forwarding at QoS 1 and 2 asks for one
 			will: true,
 		},
 		format: payload.FormatOf(pr.ContentType),
