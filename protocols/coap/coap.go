@@ -65,7 +65,7 @@ const (
 // Bounds that are not configurable.
 const (
 	maxPending    = 8192     // requests waiting for their commit, all endpoints
-	maxPerSource  = 32       // requests in flight of one endpoint; RFC 7252 lets a device have one
+	maxPerSource  = 64       // requests in flight of one endpoint; RFC 7252 lets a device have one
 	maxPerAddress = 2048     // requests in flight of one IP address, for networks behind NAT
 	maxLookups    = 64       // GETs that read the store at the same time
 	readBuffer    = 4 << 20  // asked of the kernel for each socket

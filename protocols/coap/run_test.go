@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -22,7 +23,12 @@ import (
 // its address.
 func start(t *testing.T, m *memory) (s *Server, addr *net.UDPAddr, stop func()) {
 	t.Helper()
-	u, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	return startOn(t, m, net.IPv4(127, 0, 0, 1))
+}
+
+func startOn(t *testing.T, m *memory, ip net.IP) (s *Server, addr *net.UDPAddr, stop func()) {
+	t.Helper()
+	u, err := net.ListenUDP("udp", &net.UDPAddr{IP: ip})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,6 +116,28 @@ func TestMalformedDatagramsDoNotStopTheServer(t *testing.T) {
 	}
 	if got := s.Stats(); got.Malformed == 0 || got.Panics != 0 {
 		t.Errorf("stats %+v", got)
+	}
+}
+
+// On a socket for both families IPv4 addresses arrive mapped into IPv6.
+func TestSocketOnEveryAddressAnswersIPv4(t *testing.T) {
+	_, addr, _ := startOn(t, &memory{}, nil)
+	c := dial(t, &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: addr.Port})
+	c.Write(build(t, codes.GET, []string{".well-known", "core"}, "")) // long: only to a trusted address
+	if got := read(t, c); got.Code != codes.Content {
+		t.Errorf("answered %v, want 2.05", got)
+	}
+}
+
+func TestRunEndsWhenItsSocketIsGone(t *testing.T) {
+	u, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newTestServer(t, &memory{}, u)
+	u.Close()
+	if err := s.Run(t.Context()); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Run = %v, want that the socket is closed", err)
 	}
 }
 

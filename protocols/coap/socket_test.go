@@ -281,6 +281,36 @@ func TestUndecodablePayloadIsStoredRaw(t *testing.T) {
 	})
 }
 
+func TestContentFormats(t *testing.T) {
+	pack := "\x81\xa2\x00\x61n\x02\x01" // [{n: "n", v: 1}] in CBOR
+	for _, tt := range []struct {
+		format  byte
+		payload string
+		want    string // the reading's value, "" for a raw one
+	}{
+		{0, "1", "1"},
+		{50, "1", "1"},
+		{50, "bare text", ""},
+		{60, "\x01", "1"},
+		{110, `[{"n":"n","v":1}]`, "1"},
+		{110, "1", ""},
+		{112, pack, "1"},
+		{112, "\x01", ""},
+	} {
+		m := &memory{}
+		inBubble(t, m, func(t *testing.T, w *wire) {
+			w.receive(build(t, codes.PUT, temp, tt.payload, with(message.ContentFormat, tt.format)), remote)
+			if got := w.one(t); got.Code != codes.Changed {
+				t.Errorf("format %d %q answered %v", tt.format, tt.payload, got.Code)
+			}
+			r := m.stored()[0].Readings[0]
+			if raw := r.Err != ""; raw != (tt.want == "") || !raw && r.Value.Text() != tt.want {
+				t.Errorf("format %d %q stored %+v, want %q", tt.format, tt.payload, r, tt.want)
+			}
+		})
+	}
+}
+
 func TestGet(t *testing.T) {
 	m := &memory{}
 	inBubble(t, m, func(t *testing.T, w *wire) {

@@ -78,6 +78,8 @@ func TestDecode(t *testing.T) {
 		{"empty object", Auto, "", `{}`, "", ""},
 		{"only nulls", Auto, "", `{"a":null}`, "", ""},
 		{"duplicate member", Auto, "", `{"a":1,"a":2}`, "", "two members"},
+		{"duplicate among many members", Auto, "", `{` + numbered(20) + `"7":1}`, "", "two members"},
+		{"many members", Auto, "t", `{` + numbered(20) + `"v":1}`, "t=int:1", ""},
 		{"empty field name", Auto, "", `{"":1}`, "", "empty name"},
 		{"long field name", Auto, "", `{"` + strings.Repeat("n", 129) + `":1}`, "", "128 bytes"},
 		{"depth 8", Auto, "", strings.Repeat(`{"a":`, 8) + "1" + strings.Repeat("}", 8), "a.a.a.a.a.a.a.a=int:1", ""},
@@ -103,6 +105,16 @@ func TestDecode(t *testing.T) {
 		{"SenML no value", Auto, "", `[{"n":"a"}]`, "", "has no value"},
 		{"SenML wrong type", Auto, "", `[{"n":"a","v":"1"}]`, "", "v is not a number"},
 		{"SenML version", Auto, "", `[{"bver":11,"n":"a","v":1}]`, "", "above 10"},
+		{"SenML empty record", Auto, "", `[{}]`, "", "is empty"},
+		{"SenML record is a number", Auto, "", `[1]`, "", "not an object"},
+		{"SenML value is an array", Auto, "", `[{"n":"a","v":[]}]`, "", "not a single value"},
+		{"SenML boolean is a string", Auto, "", `[{"n":"a","vb":"true"}]`, "", "wrong type"},
+		{"SenML data is not base64", Auto, "", `[{"n":"a","vd":"!"}]`, "", "base64url"},
+		{"SenML name is a number", Auto, "", `[{"n":1,"v":1}]`, "", "n is not a string"},
+		{"SenML long name", Auto, "", `[{"bn":"` + strings.Repeat("n", 257) + `"}]`, "", "256 bytes"},
+		{"SenML time is a string", Auto, "", `[{"n":"a","v":1,"t":"x"}]`, "", "t is not a number"},
+		{"SenML 257 records", Auto, "", `[` + strings.Repeat(`{"n":"a","v":1},`, 256) + `{"n":"a","v":1}]`, "", "more than 256"},
+		{"SenML 129 records with sums", Auto, "", `[` + strings.Repeat(`{"n":"a","v":1,"s":1},`, 128) + `{"n":"a","v":1}]`, "", "more than 256"},
 		{"SenML empty", Auto, "", `[]`, "", ""},
 		{"SenML base value overflows to a float", Auto, "", `[{"bv":9223372036854775807,"n":"a","v":1}]`, "a=float:9223372036854776000", ""},
 		{"object as SenML", SenMLJSON, "", `{"n":"a"}`, "", "not an array"},
@@ -120,6 +132,15 @@ func TestDecode(t *testing.T) {
 		{"CBOR NaN", CBOR, "t", unhex("f97e00"), "", "not finite"},
 		{"CBOR duplicate keys", CBOR, "", unhex("a2616101616102"), "", "broken CBOR"},
 		{"CBOR integer keys in a plain map", CBOR, "", unhex("a10102"), "", "not text"},
+		{"CBOR scalars of every kind", CBOR, "", unhex("88 f4 f6 4101 fa40490000 f93c00 3903e7 1bffffffffffffffff 6161"), "", "is not an object"},
+		{"CBOR array in a map", CBOR, "", unhex("a1616c 87 f5 f6 4101 fa3fc00000 3903e7 1bffffffffffffffff a0"),
+			"l.0=bool:true; l.2=bytes:AQ==; l.3=float:1.5; l.4=int:-1000; l.5=uint:18446744073709551615", ""},
+		{"CBOR date tag", CBOR, "t", unhex("c11a514b67b0"), "", "no reading can hold"},
+		{"CBOR unknown tag", CBOR, "t", unhex("d8648101"), "", "tag 100"},
+		{"CBOR decimal fraction of texts", CBOR, "t", unhex("c48261616162"), "", "tag 4"},
+		{"CBOR undefined", CBOR, "t", unhex("f7"), "", ""},
+		{"SenML CBOR base labels", SenMLCBOR, "", unhex("81a620 05 24 01 25 02 0061 61 0203 05 04"), "a=int:4; a.sum=int:6", ""},
+		{"SenML CBOR label of bytes", SenMLCBOR, "", unhex("81a1410102"), "", "neither text nor integer"},
 		{"CBOR claims a long array", CBOR, "", unhex("9b7fffffffffffffff"), "", "broken CBOR"},
 		{"CBOR too deep", CBOR, "", unhex("818181818181818181818101"), "", "broken CBOR"},
 		{"CBOR indefinite length", CBOR, "", unhex("bf616101ff"), "a=int:1", ""},
@@ -132,6 +153,15 @@ func TestDecode(t *testing.T) {
 			}
 		})
 	}
+}
+
+// numbered returns n members of an object, named by their number.
+func numbered(n int) string {
+	var s strings.Builder
+	for i := range n {
+		fmt.Fprintf(&s, `"%d":%d,`, i, i)
+	}
+	return s.String()
 }
 
 func unhex(s string) string {
