@@ -58,6 +58,13 @@ type Farm interface {
 	Stats() powfarm.Stats
 }
 
+var (
+	_ Journal = (*journal.Journal)(nil)
+	_ Stage   = (*batching.Stage)(nil)
+	_ Ledger  = (*ledger.Ledger)(nil)
+	_ Farm    = (*powfarm.Farm)(nil)
+)
+
 // Sources are the stages that are asked; all but FrontEnds are required. Their
 // methods are called concurrently.
 type Sources struct {

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/hedgerow-iot/hedgerow/batching"
+	"github.com/hedgerow-iot/hedgerow/batching/journal"
 	"github.com/hedgerow-iot/hedgerow/batching/reading"
 )
 
@@ -328,4 +330,62 @@ func FuzzReadingsQuery(f *testing.F) {
 			t.Errorf("%q = %d %s", query, w.Code, w.Body)
 		}
 	})
+}
+
+// The journal's own cursors and short pages, not those of the fake.
+func TestCursorsOfTheRealJournalLeadThroughAllReadingsOnce(t *testing.T) {
+	b := newBox(t, Config{})
+	j, err := journal.Open(t.TempDir(), journal.Options{MaxDisk: 256 << 20, Reserve: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer j.Close()
+	const groups, each = 50, 30
+	for g := range groups {
+		var p batching.Packet
+		for i := range each {
+			p.Readings = append(p.Readings, reading.Reading{Device: "probe-" + itoa(i%3), Name: "n" + itoa(i), Value: reading.Int(int64(g))})
+		}
+		if _, err := j.Append([]batching.Packet{p}, batching.Stamp{Received: 1795342504000 + int64(g)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.src.Journal = j
+	b.stage.through = groups * each / 2
+	for query, want := range map[string]int{
+		"limit=70":                                groups * each,
+		"limit=70&device=probe-1":                 groups * each / 3,
+		"limit=7&name=n4":                         groups,
+		"limit=70&state=attached":                 groups * each / 2,
+		"limit=9&state=stored&from=1795342504049": each,
+	} {
+		seen := map[any]bool{}
+		for cursor := ""; ; {
+			got := items(t, b.get("/api/hedgerow/v1/readings?"+query+"&cursor="+url.QueryEscape(cursor)))
+			for _, item := range got.Items {
+				if seen[item["id"]] {
+					t.Errorf("%s: %v came twice", query, item["id"])
+				}
+				seen[item["id"]] = true
+			}
+			if cursor = got.Cursor; cursor == "" {
+				break
+			}
+		}
+		if len(seen) != want {
+			t.Errorf("%s: %d readings, want %d", query, len(seen), want)
+		}
+		_, rest, _ := strings.Cut(query, "&")
+		if body, _, err := fetch(t, b, rest+"&format=ndjson"); err != nil || strings.Count(body, "\n") != want {
+			t.Errorf("ndjson %s: %d lines, %v; want %d", rest, strings.Count(body, "\n"), err, want)
+		}
+	}
+	if got := items(t, b.get("/api/hedgerow/v1/latest?limit=20")); len(got.Items) != 20 || got.Cursor == "" {
+		t.Errorf("latest: %d items, cursor %q", len(got.Items), got.Cursor)
+	} else if got = items(t, b.get("/api/hedgerow/v1/latest?limit=20&cursor="+url.QueryEscape(got.Cursor))); len(got.Items) != each-20 || got.Cursor != "" {
+		t.Errorf("rest of latest: %d items, cursor %q", len(got.Items), got.Cursor)
+	}
+	if w := b.get("/api/hedgerow/v1/latest?cursor=nonsense%00"); w.Code != 400 {
+		t.Errorf("latest with a foreign cursor = %d %s, want 400", w.Code, w.Body)
+	}
 }
