@@ -147,8 +147,8 @@ func TestDigestKeepsPartsApart(t *testing.T) {
 		t.Error("parts run together")
 	}
 	long := make([]byte, 4096)
-	if Digest(long) != Digest(long) || Digest(long) == Digest(long[1:]) {
-		t.Error("digest of a long part is wrong")
+	if Digest(long) == Digest(long[1:]) {
+		t.Error("two long parts have one digest")
 	}
 	// Keys are kept on disk: this value must not change.
 	if got := fmt.Sprintf("%x", Digest([]byte("coap"), []byte{1})); got != "e16575923c8c4ec75695b2e18d635328" {
