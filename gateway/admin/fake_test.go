@@ -62,8 +62,11 @@ func (j *fakeJournal) History(q journal.Query) (rs []reading.Reading, next strin
 }
 
 func (j *fakeJournal) Latest(device, after string, limit int) (rs []reading.Reading, next string, err error) {
+	from := 0
 	if after != "" {
-		return nil, "", journal.ErrCursor
+		if from, err = strconv.Atoi(after); err != nil {
+			return nil, "", journal.ErrCursor
+		}
 	}
 	last := map[[2]string]reading.Reading{}
 	for _, r := range j.rs {
@@ -77,7 +80,10 @@ func (j *fakeJournal) Latest(device, after string, limit int) (rs []reading.Read
 	slices.SortFunc(rs, func(a, b reading.Reading) int {
 		return cmp.Or(cmp.Compare(a.Device, b.Device), cmp.Compare(a.Name, b.Name))
 	})
-	return rs[:min(limit, len(rs))], "", nil
+	if rs = rs[from:]; limit < len(rs) {
+		return rs[:limit], strconv.Itoa(from + limit), nil
+	}
+	return rs, "", nil
 }
 
 func (j *fakeJournal) Stats() journal.Stats {

@@ -52,22 +52,25 @@ func (h *Handler) latest(w http.ResponseWriter, r *http.Request) {
 		writeError(w, http.StatusBadRequest, q.err.Error())
 		return
 	}
-	rs, next, err := h.src.Journal.Latest(device, cursor, limit)
-	if err != nil {
-		h.readError(w, r, err)
-		return
-	}
-	items := make([]readingJSON, len(rs))
-	for i := range rs {
-		if items[i], err = h.show(&rs[i]); err != nil {
+	answer := pages{Items: []readingJSON{}}
+	for {
+		rs, next, err := h.src.Journal.Latest(device, cursor, min(pageSize, limit-len(answer.Items)))
+		if err != nil {
 			h.readError(w, r, err)
 			return
 		}
+		items := make([]readingJSON, len(rs))
+		for i := range rs {
+			if items[i], err = h.show(&rs[i]); err != nil {
+				h.readError(w, r, err)
+				return
+			}
+		}
+		if cursor = next; answer.add(items, next, limit) {
+			break
+		}
 	}
-	writeJSON(w, http.StatusOK, struct {
-		Items  []readingJSON `json:"items"`
-		Cursor string        `json:"cursor"` // "" at the end
-	}{items, next})
+	writeJSON(w, http.StatusOK, answer)
 }
 
 // blocks answers the ids of the blocks that carry a tag.

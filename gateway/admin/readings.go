@@ -17,7 +17,8 @@ import (
 const (
 	defaultLimit = 100
 	maxLimit     = 1000
-	pageSize     = 500 // readings read at a time
+	pageSize     = 200     // readings read at a time
+	maxBytes     = 2 << 20 // of the texts in a JSON answer, or a page more
 	// scanTime bounds the search for readings that a filter passes, for one
 	// JSON answer; the cursor says where to go on.
 	scanTime    = 2 * time.Second
@@ -130,25 +131,35 @@ func (h *Handler) readings(w http.ResponseWriter, r *http.Request) {
 		h.export(w, r, s)
 		return
 	}
-	items := []readingJSON{}
-	next := ""
-	if !s.none {
-		for start := time.Now(); time.Since(start) < scanTime; {
-			var page []readingJSON
-			if page, next, err = h.page(s, s.Limit-len(items)); err != nil {
-				h.readError(w, r, err)
-				return
-			}
-			items = append(items, page...)
-			if s.Cursor = next; next == "" || len(items) == s.Limit {
-				break
-			}
+	answer := pages{Items: []readingJSON{}}
+	for start := time.Now(); !s.none && time.Since(start) < scanTime; {
+		items, next, err := h.page(s, min(pageSize, s.Limit-len(answer.Items)))
+		if err != nil {
+			h.readError(w, r, err)
+			return
+		}
+		if s.Cursor = next; answer.add(items, next, s.Limit) {
+			break
 		}
 	}
-	writeJSON(w, http.StatusOK, struct {
-		Items  []readingJSON `json:"items"`
-		Cursor string        `json:"cursor"` // "" at the end
-	}{items, next})
+	writeJSON(w, http.StatusOK, answer)
+}
+
+// pages is a JSON answer. It may hold less than was asked for although the
+// cursor leads on: its texts and the time of the search are bounded.
+type pages struct {
+	Items  []readingJSON `json:"items"`
+	Cursor string        `json:"cursor"` // "" at the end
+	bytes  int
+}
+
+// add appends a page and reports whether that is enough.
+func (p *pages) add(items []readingJSON, next string, limit int) bool {
+	p.Items, p.Cursor = append(p.Items, items...), next
+	for i := range items {
+		p.bytes += len(items[i].Device) + len(items[i].Name) + len(items[i].Value.AsString())
+	}
+	return next == "" || len(p.Items) >= limit || p.bytes > maxBytes
 }
 
 // page reads up to limit readings of s from its cursor on and leaves out

@@ -181,6 +181,31 @@ func TestLatestHasOneReadingPerDeviceAndName(t *testing.T) {
 	}
 }
 
+func TestJSONAnswersAreBounded(t *testing.T) {
+	b := newBox(t, Config{})
+	b.fill(1500)
+	for i := range b.journal.rs {
+		b.journal.rs[i].Device = "probe-" + itoa(i)
+		b.journal.rs[i].Value = text(t, strings.Repeat("x", reading.MaxText))
+	}
+	for _, path := range []string{"readings", "latest"} {
+		path += "?limit=1000"
+		seen, most := 0, 0
+		for cursor := ""; ; {
+			w := b.get("/api/hedgerow/v1/" + path + "&cursor=" + cursor)
+			most = max(most, w.Body.Len())
+			got := items(t, w)
+			seen += len(got.Items)
+			if cursor = got.Cursor; cursor == "" {
+				break
+			}
+		}
+		if seen != 1500 || most > 2*maxBytes {
+			t.Errorf("%s: %d readings, answers of up to %d bytes; want 1500, %d", path, seen, most, 2*maxBytes)
+		}
+	}
+}
+
 // fetch asks a real server, as trailers and broken streams need one.
 func fetch(t *testing.T, h http.Handler, query string) (body string, r *http.Response, err error) {
 	t.Helper()
