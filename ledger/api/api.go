@@ -65,9 +65,9 @@ type Config struct {
 
 // Bounds that no configuration moves.
 const (
-	maxBody    = 1 << 20 // bytes of a submitted body, as Hornet has it
-	maxSubmits = 32      // submissions in flight, searching or not
-	bodyTime   = 30 * time.Second
+	maxBody    = 1 << 20          // bytes of a submitted body, as Hornet has it
+	maxSubmits = 32               // submissions in flight, searching or not
+	bodyTime   = 10 * time.Second // to send a body
 	answerTime = 10 * time.Second // to write an answer after a search
 	retryAfter = 5 * time.Second  // what a refused client is told
 )
