@@ -41,7 +41,7 @@ func edges() map[string]row {
 		"powfarm/curl":     {"", ""},
 
 		"ledger/network": {"ledger/stardust", crypto},
-		"ledger":         {"ledger/stardust ledger/network powfarm/curl", sync},
+		"ledger":         {"ledger/stardust ledger/network powfarm/curl", sync + " " + crypto},
 		"ledger/store":   {"ledger ledger/stardust", badger + " " + sys},
 		"ledger/api":     {"ledger ledger/stardust ledger/network powfarm/curl", ""},
 

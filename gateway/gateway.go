@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/hedgerow-iot/hedgerow/batching"
 	"github.com/hedgerow-iot/hedgerow/batching/journal"
@@ -112,14 +113,14 @@ func openStores(cfg *Config, log *slog.Logger) (*stores, error) {
 		Retention: duration(cfg.Journal.Retention), Log: log.With("store", "journal"),
 	})
 	if err != nil {
-		return nil, storeError(err)
+		return nil, openError(err)
 	}
 	l, err := store.Open(filepath.Join(dir, "ledger"), store.Options{
 		MaxDisk: int64(cfg.Ledger.Retention.MaxDisk), Reserve: int64(cfg.Journal.Reserve),
 		Log: log.With("store", "ledger"),
 	})
 	if err != nil {
-		return nil, errors.Join(storeError(err), j.Close())
+		return nil, errors.Join(openError(err), j.Close())
 	}
 	return &stores{j, l}, nil
 }
@@ -128,6 +129,17 @@ func openStores(cfg *Config, log *slog.Logger) (*stores, error) {
 // than what the journal knows.
 func (s *stores) close() error {
 	return errors.Join(storeError(s.ledger.Close()), storeError(s.journal.Close()))
+}
+
+// openError marks the errors of opening a store that a restart does not heal:
+// all but the operating system's own and a full disk. The store's library has
+// no name for most kinds of damage.
+func openError(err error) error {
+	var errno syscall.Errno
+	if errors.As(err, &errno) || errors.Is(err, journal.ErrDiskFull) || errors.Is(err, store.ErrDiskFull) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrStore, err)
 }
 
 // storeError marks the errors that a restart does not heal.

@@ -25,12 +25,12 @@ type home struct {
 
 // openHome prepares the data directory for this process. At the first start
 // it makes what is missing, each file private and durable before it is used.
-func openHome(cfg *Config, log *slog.Logger) (h *home, err error) {
+func openHome(cfg *Config, log *slog.Logger) (_ *home, err error) {
 	dir := string(cfg.DataDir)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the data directory: %w", err)
 	}
-	h = &home{}
+	h := &home{}
 	if h.lock, err = lockDir(dir); err != nil {
 		return nil, err
 	}

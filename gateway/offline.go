@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 
 	"github.com/hedgerow-iot/hedgerow/batching"
-	"github.com/hedgerow-iot/hedgerow/batching/journal"
 	"github.com/hedgerow-iot/hedgerow/gateway/admin"
 	"github.com/hedgerow-iot/hedgerow/ledger"
 	"github.com/hedgerow-iot/hedgerow/ledger/network"
@@ -24,6 +23,7 @@ type Offline struct {
 	http.Handler
 	lock   *os.File
 	stores *stores
+	stage  resting
 	token  string
 }
 
@@ -57,11 +57,12 @@ func OpenOffline(cfg Config, log *slog.Logger) (_ *Offline, err error) {
 	if err != nil {
 		return nil, storeError(err)
 	}
+	o.stage = resting{l}
 	o.Handler, err = admin.New(admin.Config{
 		Name: cfg.Name, Version: version, Token: o.token, Network: f,
 		Settings: func() any { return settings(&cfg) }, Clock: clock,
 	}, admin.Sources{
-		Journal: o.stores.journal, Stage: resting{o.stores.journal, l}, Ledger: l, Farm: noFarm{},
+		Journal: o.stores.journal, Stage: o.stage, Ledger: l, Farm: noFarm{},
 	}, log)
 	return o, err
 }
@@ -83,10 +84,7 @@ func (o *Offline) Close() error {
 
 // resting is a batching stage that does nothing: what stands in no block is
 // stored.
-type resting struct {
-	journal *journal.Journal
-	ledger  *ledger.Ledger
-}
+type resting struct{ ledger *ledger.Ledger }
 
 func (r resting) State(seq uint64) (batching.State, stardust.BlockID, error) {
 	block, ok, err := r.ledger.Marked(seq)

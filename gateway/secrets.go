@@ -23,7 +23,7 @@ const (
 )
 
 // Read returns the secret, at most 16 KiB. The error wraps [fs.ErrNotExist]
-// when the file or variable is missing and never holds the secret. A file
+// when the file is missing and never holds the secret. A file
 // that others can read is refused, unless it is root's and we are not: then
 // root decided who reads it, as container secrets do.
 func (s Secret) Read() ([]byte, error) {
@@ -31,7 +31,7 @@ func (s Secret) Read() ([]byte, error) {
 	case "env":
 		v, ok := os.LookupEnv(s.Ref)
 		if !ok {
-			return nil, fmt.Errorf("environment variable %s: %w", s.Ref, fs.ErrNotExist)
+			return nil, fmt.Errorf("environment variable %s is not set", s.Ref)
 		}
 		if len(v) > maxSecret {
 			return nil, fmt.Errorf("environment variable %s is longer than %d bytes", s.Ref, maxSecret)

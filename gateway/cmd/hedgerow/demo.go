@@ -92,7 +92,7 @@ func (c *demoCmd) run(ctx context.Context, e *env, g *gateway.Gateway) error {
 	})
 	err := group.Wait()
 	if err == nil && !c.JSON {
-		fmt.Fprintf(e.stdout, "%d readings sent, %d acknowledged\n", sent.sent.Load(), sent.acked.Load())
+		fmt.Fprintf(e.stdout, "%d readings sent, %d acknowledged, %d attached\n", sent.sent.Load(), sent.acked.Load(), g.Stats().Attached)
 	}
 	return err
 }
