@@ -223,7 +223,8 @@ func (l *Ledger) submit(ctx context.Context, j *job) error {
 		l.counts.refused.Add(1)
 		return err
 	}
-	j.done = make(chan error, 1)
+	done := make(chan error, 1) // the writer owns j from here on
+	j.done = done
 	select {
 	case <-l.closed:
 		return l.whyClosed()
@@ -235,14 +236,14 @@ func (l *Ledger) submit(ctx context.Context, j *job) error {
 		return fmt.Errorf("%w: %d blocks wait to be stored", ErrBusy, cap(l.queue))
 	}
 	select {
-	case err := <-j.done:
+	case err := <-done:
 		return err
 	case <-ctx.Done():
 		return fmt.Errorf("wait for block %v: %w", j.id, context.Cause(ctx))
 	case <-l.closed:
 	}
 	select {
-	case err := <-j.done: // answered just before Run ended
+	case err := <-done: // answered just before Run ended
 		return err
 	default:
 		return l.whyClosed()
