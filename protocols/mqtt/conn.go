@@ -5,7 +5,6 @@ import (
 	"net"
 	"os"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -26,7 +25,7 @@ type conn struct {
 
 	writing   chan struct{} // holds one token while a Write is under way
 	writable  time.Time     // the write deadline that is set; owned by the token's holder
-	slow      atomic.Bool   // a delivery has already waited for this client in vain
+	flow      flow
 	deadlines sync.Mutex
 	readable  time.Time // the read deadline that is set; zero for none
 	lingering bool      // no more reads; Close waits for the ack writer
@@ -34,7 +33,12 @@ type conn struct {
 }
 
 func newConn(c net.Conn, b *Broker, address string) *conn {
-	g := &conn{Conn: c, b: b, address: address, gate: gate{limit: b.limits.PacketBeforeLogin}, writing: make(chan struct{}, 1)}
+	g := &conn{
+		Conn: c, b: b, address: address,
+		gate:    gate{limit: b.limits.PacketBeforeLogin},
+		writing: make(chan struct{}, 1),
+		flow:    flow{wake: make(chan struct{}, 1)},
+	}
 	g.readable = time.Now().Add(b.limits.ConnectTimeout)
 	_ = c.SetReadDeadline(g.readable) // a closed connection says so on the first read
 	return g
@@ -77,34 +81,7 @@ func (c *conn) Write(p []byte) (int, error) {
 		c.shut()
 		return n, err
 	}
-	c.slow.Store(false)
 	return n, nil
-}
-
-// ready waits a moment until no write is under way. The library takes a lock
-// during a write that every publisher to this client needs: without this
-// check one subscriber that does not read would stop them all until its write
-// times out.
-func (c *conn) ready(patience time.Duration) bool {
-	select {
-	case c.writing <- struct{}{}:
-		<-c.writing
-		return true
-	default:
-	}
-	if c.slow.Load() {
-		return false
-	}
-	t := time.NewTimer(patience)
-	defer t.Stop()
-	select {
-	case c.writing <- struct{}{}:
-		<-c.writing
-		return true
-	case <-t.C:
-		c.slow.Store(true)
-		return false
-	}
 }
 
 // SetDeadline sets the read deadline; write deadlines are ours. It is called

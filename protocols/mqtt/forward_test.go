@@ -150,6 +150,42 @@ func TestASlowSubscriberDoesNotStallPublishers(t *testing.T) {
 	eventually(t, "the slow subscriber is closed", func() bool { return b.Stats().SlowCloses == 1 })
 }
 
+// The library drops what finds its queue to a client full, at any QoS.
+func TestABurstIsDeliveredWhole(t *testing.T) {
+	b := start(t, newSink(true), nil)
+	sub := connect(t, b.addr, login{id: "sub"})
+	sub.subscribe(1, "readings/#", 0)
+	c := connect(t, b.addr, login{id: "probe"})
+	const n = 3000
+	go func() {
+		for i := range n {
+			if _, err := c.Write(c.packet(pub{topic: temp, payload: fmt.Sprint(i)})); err != nil {
+				return // the subscriber misses the rest
+			}
+		}
+	}()
+	for i := range n {
+		if _, payload, _ := sub.message(); payload != fmt.Sprint(i) {
+			t.Fatalf("got %s, want %d", payload, i)
+		}
+	}
+}
+
+func TestManyRetainedMessagesReachANewSubscriber(t *testing.T) {
+	b := start(t, newSink(true), nil)
+	c := connect(t, b.addr, login{id: "probe"})
+	const n = 1000
+	for i := range n {
+		c.publish(pub{topic: fmt.Sprint("site/", i), payload: "1", retain: true})
+	}
+	eventually(t, "retained", func() bool { return b.Stats().Retained == n })
+	sub := connect(t, b.addr, login{id: "sub"})
+	sub.subscribe(1, "site/#", 0)
+	for range n {
+		sub.message()
+	}
+}
+
 func TestSubscriptionLimits(t *testing.T) {
 	each(t, func(t *testing.T, v5 bool) {
 		b := start(t, newSink(true), func(c *Config) { c.Limits.Subscriptions = 3 })

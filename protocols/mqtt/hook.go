@@ -2,7 +2,7 @@ package mqtt
 
 import (
 	"errors"
-	"time"
+	"slices"
 
 	mochi "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
@@ -14,10 +14,6 @@ import (
 const (
 	maxClientID  = 256   // bytes
 	maxKeepalive = 43690 // seconds; the library's 1.5 times overflows above
-	// patience is how long a publisher waits for one subscriber's socket before
-	// it leaves this subscriber out. A socket buffer of unread messages lies
-	// before that.
-	patience = 250 * time.Millisecond
 )
 
 var errSessions = errors.New("too many sessions")
@@ -34,8 +30,9 @@ func (h *hook) ID() string { return "hedgerow" }
 func (h *hook) Provides(method byte) bool {
 	switch method {
 	case mochi.OnConnect, mochi.OnConnectAuthenticate, mochi.OnACLCheck, mochi.OnSessionEstablish,
-		mochi.OnDisconnect, mochi.OnPacketRead, mochi.OnPacketEncode, mochi.OnSubscribe, mochi.OnSubscribed,
-		mochi.OnUnsubscribed, mochi.OnClientExpired, mochi.OnRetainedExpired:
+		mochi.OnSessionEstablished, mochi.OnDisconnect, mochi.OnPacketRead, mochi.OnPacketEncode, mochi.OnSubscribe, mochi.OnSubscribed,
+		mochi.OnUnsubscribed, mochi.OnClientExpired, mochi.OnRetainedExpired,
+		mochi.OnPublishDropped, mochi.OnPacketIDExhausted:
 		return true
 	}
 	return false
@@ -120,6 +117,15 @@ func (h *hook) OnSessionEstablish(cl *mochi.Client, pk packets.Packet) {
 	s.ids = b.receiving.find(cl.ID)
 }
 
+// OnSessionEstablished looks at the subscriptions that the session had.
+func (h *hook) OnSessionEstablished(cl *mochi.Client, _ packets.Packet) {
+	none := true
+	for _, sub := range cl.State.Subscriptions.GetAll() {
+		none = none && sub.Qos == 0
+	}
+	guarded(cl).sess.atMostOnce.Store(none)
+}
+
 // OnDisconnect sends the will and ends the session's state.
 func (h *hook) OnDisconnect(cl *mochi.Client, _ error, expire bool) {
 	if c := guarded(cl); c != nil && c.sess != nil {
@@ -195,6 +201,8 @@ func (s *session) lendID(pk *packets.Packet) {
 // OnPacketEncode completes what the library announces and answers.
 func (h *hook) OnPacketEncode(cl *mochi.Client, pk packets.Packet) packets.Packet {
 	switch pk.FixedHeader.Type {
+	case packets.Publish:
+		sent(cl)
 	case packets.Connack:
 		switch {
 		case cl.Properties.ProtocolVersion == 5:
@@ -219,6 +227,9 @@ func (h *hook) OnSubscribe(cl *mochi.Client, pk packets.Packet) packets.Packet {
 		return pk
 	}
 	c.sess.subscribing.Store(true)
+	if slices.ContainsFunc(pk.Filters, func(f packets.Subscription) bool { return f.Qos > 0 }) {
+		c.sess.atMostOnce.Store(false)
+	}
 	have := cl.State.Subscriptions.Len()
 	for i := range pk.Filters {
 		f := &pk.Filters[i]
@@ -259,9 +270,20 @@ func (h *hook) OnACLCheck(cl *mochi.Client, topic string, write bool) bool {
 		}
 		return false
 	}
-	if s.subscribing.Load() || cl.Closed() || c.ready(patience) {
+	if s.subscribing.Load() || cl.Closed() || c.admit(!s.atMostOnce.Load(), cl.State.Inflight.Len() < b.limits.Queue) {
 		return true
 	}
 	b.counts.slowSkips.Add(1)
 	return false
+}
+
+// OnPublishDropped and OnPacketIDExhausted take a message that was let through
+// to a client, and dropped after all, out of its count.
+func (h *hook) OnPublishDropped(cl *mochi.Client, _ packets.Packet)    { sent(cl) }
+func (h *hook) OnPacketIDExhausted(cl *mochi.Client, _ packets.Packet) { sent(cl) }
+
+func sent(cl *mochi.Client) {
+	if c := guarded(cl); c != nil {
+		c.flow.sent()
+	}
 }

@@ -168,8 +168,8 @@ func New(cfg Config, in Intake, registry protocols.Registry, acl protocols.ACL) 
 func (b *Broker) options() *mochi.Options {
 	caps := mochi.NewDefaultServerCapabilities()
 	caps.MaximumClients = int64(b.limits.Connections)
-	caps.MaximumMessageExpiryInterval = 0 // else retained messages vanish after a day
-	caps.MaximumClientWritesPending = 256 // the default of 8192 costs 68 KB per connection
+	caps.MaximumMessageExpiryInterval = 0           // else retained messages vanish after a day
+	caps.MaximumClientWritesPending = writesPending // the default of 8192 costs 68 KB per connection
 	caps.MaximumSessionExpiryInterval = uint32(b.limits.SessionExpiry / time.Second)
 	caps.MaximumPacketSize = uint32(b.limits.Packet)
 	caps.MaximumInflight = uint16(b.limits.Queue)

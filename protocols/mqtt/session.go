@@ -42,6 +42,7 @@ type session struct {
 	done     chan struct{} // closed when the ack writer has ended
 
 	subscribing atomic.Bool // the reader is inside a SUBSCRIBE
+	atMostOnce  atomic.Bool // no subscription is above QoS 0
 
 	// The ack writer's.
 	acks   []byte
