@@ -75,9 +75,6 @@ func (l *Ledger) write(first *job) error {
 		if err := l.commit(g); err != nil {
 			return err
 		}
-		l.counts.held.Store(uint64(len(l.hold.held)))
-		l.counts.heldBytes.Store(uint64(l.hold.bytes))
-		l.counts.dropped.Store(l.hold.dropped)
 	}
 	return nil
 }
@@ -116,6 +113,7 @@ func (l *Ledger) stage(g *group, j *job) (ready []*job, err error) {
 		return l.hold.release(j.id), nil
 	case j.received:
 		l.hold.add(j, missing)
+		l.countHeld()
 		j.answer(nil)
 	default:
 		j.answer(fmt.Errorf("%w: %v", ErrUnknownParent, missing[0]))
@@ -146,6 +144,7 @@ func (l *Ledger) commit(g *group) error {
 		l.pool.Store(next)
 		l.count(g.entries)
 	}
+	l.countHeld()
 	for _, j := range g.jobs {
 		j.answer(nil)
 	}
@@ -156,18 +155,27 @@ func (l *Ledger) commit(g *group) error {
 // was in it are held again.
 func (l *Ledger) giveBack(g *group, cause error) error {
 	for _, j := range g.jobs {
-		if !j.received || j.done != nil {
-			j.answer(cause)
+		if j.done != nil {
 			continue
 		}
-		none := &group{}
-		missing, err := l.missing(none, j.block.Parents)
+		missing, err := l.missing(&group{}, j.block.Parents)
 		if err != nil {
 			return err
 		}
 		l.hold.add(j, missing)
 	}
+	l.countHeld()
+	for _, j := range g.jobs {
+		j.answer(cause)
+	}
 	return nil
+}
+
+// countHeld shows the hold's figures, before the answer that they belong to.
+func (l *Ledger) countHeld() {
+	l.counts.held.Store(uint64(len(l.hold.held)))
+	l.counts.heldBytes.Store(uint64(l.hold.bytes))
+	l.counts.dropped.Store(l.hold.dropped)
 }
 
 func (l *Ledger) count(entries []Entry) {
