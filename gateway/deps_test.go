@@ -63,7 +63,7 @@ func edges() map[string]row {
 			"github.com/goccy/go-yaml " + sys + " " + sync},
 		"gateway/cmd/hedgerow": {"gateway batching batching/reading batching/journal powfarm " +
 			"ledger ledger/stardust ledger/network ledger/store",
-			"github.com/alecthomas/kong github.com/eclipse/paho.mqtt.golang " + coap + " " + sync + " " + sys},
+			"github.com/alecthomas/kong " + sync + " " + sys},
 	}
 }
 
