@@ -115,6 +115,9 @@ func TestKillAtAnyStepNeitherLosesNorDoubles(t *testing.T) {
 			const messages = 60
 			acked := map[int]bool{}
 			for run := 0; len(acked) < messages || l.attached() < messages; run++ {
+				if run > 30 {
+					t.Fatalf("seed %d: %d acknowledged, %d attached of %d", seed, len(acked), l.attached(), messages)
+				}
 				p := &life{memJournal: j, memLedger: l, memProver: &memProver{takes: 3 * time.Millisecond},
 					left: random.IntN(30), after: random.IntN(2) == 0, dead: make(chan struct{})}
 				if run > 20 {
