@@ -95,9 +95,9 @@ func parseTree(text []byte) (any, error) {
 }
 
 func parseValue(dec *json.Decoder, at string, depth int) (any, error) {
-	tok, err := dec.Token()
+	tok, err := next(dec, at)
 	if err != nil {
-		return nil, fmt.Errorf("%sJSON at byte %d: %w", prefix(at), dec.InputOffset(), err)
+		return nil, err
 	}
 	if depth > maxDepth {
 		return nil, fmt.Errorf("%snested deeper than %d", prefix(at), maxDepth)
@@ -118,12 +118,24 @@ func parseValue(dec *json.Decoder, at string, depth int) (any, error) {
 	return tok, nil // string, bool, nil
 }
 
+// next returns the next token, or an error that says where it should be.
+func next(dec *json.Decoder, at string) (json.Token, error) {
+	tok, err := dec.Token()
+	if err == io.EOF {
+		err = io.ErrUnexpectedEOF
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%sJSON at byte %d: %w", prefix(at), dec.InputOffset(), err)
+	}
+	return tok, nil
+}
+
 func parseObject(dec *json.Decoder, at string, depth int) (any, error) {
 	out := map[string]any{}
 	for dec.More() {
-		tok, err := dec.Token()
+		tok, err := next(dec, at)
 		if err != nil {
-			return nil, fmt.Errorf("%sJSON at byte %d: %w", prefix(at), dec.InputOffset(), err)
+			return nil, err
 		}
 		key := tok.(string)
 		for _, c := range []byte(key) {
@@ -139,7 +151,7 @@ func parseObject(dec *json.Decoder, at string, depth int) (any, error) {
 			return nil, err
 		}
 	}
-	_, err := dec.Token()
+	_, err := next(dec, at)
 	return out, err
 }
 
@@ -152,7 +164,7 @@ func parseArray(dec *json.Decoder, at string, depth int) (any, error) {
 		}
 		out = append(out, v)
 	}
-	_, err := dec.Token()
+	_, err := next(dec, at)
 	return out, err
 }
 
