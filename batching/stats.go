@@ -1,6 +1,7 @@
 package batching
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -79,7 +80,7 @@ func (h *histogram) observe(v float64) {
 func (h *histogram) snapshot() Histogram {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return Histogram{Bounds: h.h.Bounds, Counts: append([]uint64(nil), h.h.Counts...), Sum: h.h.Sum}
+	return Histogram{Bounds: h.h.Bounds, Counts: slices.Clone(h.h.Counts), Sum: h.h.Sum}
 }
 
 // counters are what Stats shows.

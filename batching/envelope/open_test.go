@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/ed25519"
 	"errors"
+	"maps"
 	"slices"
 	"testing"
 
@@ -296,9 +297,7 @@ func TestParseRecordRefuses(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			m := map[any]any{}
-			for k, v := range good {
-				m[k] = v
-			}
+			maps.Copy(m, good)
 			for k, v := range tt.change {
 				if m[k] = v; v == nil {
 					delete(m, k)
