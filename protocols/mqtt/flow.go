@@ -4,6 +4,8 @@ import (
 	"runtime"
 	"sync"
 	"time"
+
+	mochi "github.com/mochi-mqtt/server/v2"
 )
 
 const (
@@ -12,52 +14,61 @@ const (
 	writesPending = 256
 	// highWater leaves room in it for publishers that look at the same time.
 	highWater = writesPending - 64
-	// patience is how long publishers together wait for one subscriber before
-	// they leave it out. A socket buffer of unread messages lies before that.
-	patience = 250 * time.Millisecond
+	// patience is how long publishers wait for one subscriber in a row before
+	// they leave it out, and patienceShare of their time how long in the long
+	// run. A socket buffer of unread messages lies before that.
+	patience      = 250 * time.Millisecond
+	patienceShare = 4
 )
 
 // A flow paces what is delivered to one client. A burst waits for the client
-// to catch up instead of being dropped; a client that does not catch up within
-// patience is left out until it has read everything, so that it stops nobody.
+// to catch up instead of being dropped; a client that stays behind is left
+// out of what it has no room for, so that it stops nobody.
 type flow struct {
-	wake chan struct{} // holds one token while there may be room
+	wake       chan struct{} // holds one token while there may be room
+	receiveMax int           // unacknowledged messages the client takes, 0 for any number
 
 	mu     sync.Mutex
 	queued int           // messages let through and not yet written
-	waited time.Duration // since the queue was empty
-	slow   bool
+	left   time.Duration // of the patience
+	asOf   time.Time     // when left was so
 }
 
 // admit lets a message through to the client, or tells that it is too slow.
 //
-// locking says that the client subscribes above QoS 0. Then admit also waits
-// until no write is under way: the library holds a lock during a write that
-// it needs for every such delivery, so one subscriber that does not read would
-// stop all publishers until its write times out. counted is false when the
-// library may refuse the message without saying so.
-func (c *conn) admit(locking, counted bool) bool {
+// above says that the client subscribes above QoS 0. Then admit also waits
+// until the client's Receive Maximum allows one more (publishers that look at
+// the same time may exceed it by one each) and until no write is under way:
+// the library holds a lock during a write that it needs for every such
+// delivery, so one subscriber that does not read would stop all publishers
+// until its write times out.
+func (c *conn) admit(unacked *mochi.Inflight, above bool) bool {
 	f := &c.flow
+	if !above {
+		unacked = nil
+	}
+	// What the library refuses for its own limit, it refuses silently.
+	counted := unacked == nil || unacked.Len() < c.b.limits.Queue
 	f.mu.Lock()
-	left := patience - f.waited
-	switch {
-	case f.slow || left <= 0:
-		f.slow = true
-		f.mu.Unlock()
-		return false
-	case f.queued < highWater && (!locking || c.idle()):
+	if f.open(unacked) && (!above || c.idle()) {
 		if counted {
 			f.queued++
 		}
 		f.mu.Unlock()
 		return true
 	}
+	begin := time.Now()
+	f.left = min(patience, f.left+begin.Sub(f.asOf)/patienceShare)
+	f.asOf = begin
+	left := f.left
 	f.mu.Unlock()
-
-	begin, timer := time.Now(), time.NewTimer(left)
+	if left < time.Millisecond {
+		return false
+	}
+	timer := time.NewTimer(left)
 	defer timer.Stop()
-	ok := f.room(timer.C)
-	if ok && locking {
+	ok := f.room(unacked, timer.C)
+	if ok && above {
 		select {
 		case c.writing <- struct{}{}:
 			<-c.writing
@@ -67,8 +78,7 @@ func (c *conn) admit(locking, counted bool) bool {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.waited += time.Since(begin)
-	f.slow = !ok
+	f.left -= time.Since(begin)
 	if ok && counted {
 		f.queued++
 	}
@@ -90,11 +100,16 @@ func (c *conn) idle() bool {
 	return false
 }
 
-// room waits until the queue is below its mark.
-func (f *flow) room(timeout <-chan time.Time) bool {
+// open tells whether the client has room for one more message. f.mu is held.
+func (f *flow) open(unacked *mochi.Inflight) bool {
+	return f.queued < highWater && (unacked == nil || f.receiveMax == 0 || unacked.Len() < f.receiveMax)
+}
+
+// room waits until the client has room.
+func (f *flow) room(unacked *mochi.Inflight, timeout <-chan time.Time) bool {
 	for {
 		f.mu.Lock()
-		ok := f.queued < highWater
+		ok := f.open(unacked)
 		f.mu.Unlock()
 		if ok {
 			return true
@@ -112,13 +127,13 @@ func (f *flow) sent() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.queued = max(0, f.queued-1) // what was resent was never counted
-	if f.queued == 0 {
-		f.slow, f.waited = false, 0
-	}
-	if f.queued < highWater {
-		select {
-		case f.wake <- struct{}{}:
-		default:
-		}
+	f.acked()
+}
+
+// acked wakes a publisher that waits for room.
+func (f *flow) acked() {
+	select {
+	case f.wake <- struct{}{}:
+	default:
 	}
 }

@@ -9,15 +9,21 @@ import (
 
 // maxHeard bounds the topics of which a session remembers whether anybody
 // listens.
-const maxHeard = 256
+const maxHeard = 64
 
 // forward hands a publish to the library's local subscribers and its retained
 // messages, in the name of the client that sent it, so that its own
 // subscriptions with No Local do not get it.
 func (s *session) forward(p *pending) {
 	b := s.b
+	defer func() {
+		// The reading is durable whatever becomes of its copies.
+		if r := recover(); r != nil {
+			b.panicked(s.c, r)
+		}
+	}()
 	retain := p.retain
-	if retain && !b.retained.admit(p.topic, len(p.payload), b.limits) {
+	if retain && !b.retained.admit(p, b.limits) {
 		b.counts.unretained.Add(1)
 		retain = false
 	}
@@ -68,16 +74,22 @@ type retained struct {
 
 // admit reports whether a message may be retained under the limits, and
 // counts it. An empty payload deletes and is always admitted.
-func (r *retained) admit(topic string, payload int, l Limits) bool {
+func (r *retained) admit(p *pending, l Limits) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	old, had := r.sizes[topic]
-	if payload == 0 {
+	old, had := r.sizes[p.topic]
+	if len(p.payload) == 0 {
 		r.bytes -= old
-		delete(r.sizes, topic)
+		delete(r.sizes, p.topic)
 		return true
 	}
-	size := len(topic) + payload
+	size := len(p.topic) + len(p.payload)
+	if pr := p.props; pr != nil {
+		size += len(pr.ContentType) + len(pr.ResponseTopic) + len(pr.CorrelationData)
+		for _, u := range pr.User {
+			size += len(u.Key) + len(u.Val)
+		}
+	}
 	if !had && len(r.sizes) >= l.Retained || r.bytes-old+size > l.RetainedBytes {
 		return false
 	}
@@ -85,7 +97,7 @@ func (r *retained) admit(topic string, payload int, l Limits) bool {
 		r.sizes = make(map[string]int)
 	}
 	r.bytes += size - old
-	r.sizes[strings.Clone(topic)] = size
+	r.sizes[strings.Clone(p.topic)] = size
 	return true
 }
 

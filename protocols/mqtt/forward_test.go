@@ -171,6 +171,41 @@ func TestABurstIsDeliveredWhole(t *testing.T) {
 	}
 }
 
+// The library stops for ever when publishers and the acks of a subscriber with
+// a Receive Maximum meet; without one it may not be given to the library.
+func TestPublishersAndAcksOfASubscriberMeet(t *testing.T) {
+	b := start(t, newSink(true), nil)
+	sub := connect(t, b.addr, login{id: "sub", v5: true, receive: 30})
+	sub.subscribe(1, "readings/#", 1)
+	const publishers, n = 4, 500
+	for i := range publishers {
+		c := connect(t, b.addr, login{id: fmt.Sprint("probe", i)})
+		go func() {
+			for id := range uint16(n) {
+				if _, err := c.Write(c.packet(pub{topic: temp, payload: "1", qos: 1, id: id + 1})); err != nil {
+					return // the subscriber misses the rest
+				}
+			}
+		}()
+	}
+	unacked := 0
+	var acks []byte
+	for range publishers * n {
+		head, body := sub.read()
+		if head != 0x32 {
+			t.Fatalf("got packet %x %x, want a PUBLISH of QoS 1", head, body)
+		}
+		acks = append(acks, 0x40, 2, body[2+len(temp)], body[3+len(temp)])
+		if unacked++; unacked == 10 {
+			sub.send(acks)
+			acks, unacked = acks[:0], 0
+		}
+	}
+	if n := b.Stats().SlowSkips; n != 0 {
+		t.Errorf("SlowSkips = %d, want none", n)
+	}
+}
+
 func TestManyRetainedMessagesReachANewSubscriber(t *testing.T) {
 	b := start(t, newSink(true), nil)
 	c := connect(t, b.addr, login{id: "probe"})

@@ -162,6 +162,7 @@ type login struct {
 	will      string // topic
 	willDelay uint32
 	retained  bool // retain the will
+	receive   byte // receive maximum of MQTT 5
 }
 
 func str(s string) []byte {
@@ -185,10 +186,7 @@ func (l login) packet() []byte {
 	if l.v5 {
 		version = 5
 	}
-	if l.keep && !l.v5 {
-		flags = 0
-	}
-	if l.keep && l.v5 {
+	if l.keep {
 		flags = 0
 	}
 	body := [][]byte{str("MQTT"), {version}}
@@ -210,6 +208,9 @@ func (l login) packet() []byte {
 		var props []byte
 		if l.keep {
 			props = []byte{0x11, 0, 0, 0x0e, 0x10}
+		}
+		if l.receive > 0 {
+			props = append(props, 0x21, 0, l.receive)
 		}
 		body = append(body, []byte{byte(len(props))}, props)
 	}

@@ -32,7 +32,7 @@ func (h *hook) Provides(method byte) bool {
 	case mochi.OnConnect, mochi.OnConnectAuthenticate, mochi.OnACLCheck, mochi.OnSessionEstablish,
 		mochi.OnSessionEstablished, mochi.OnDisconnect, mochi.OnPacketRead, mochi.OnPacketEncode, mochi.OnSubscribe, mochi.OnSubscribed,
 		mochi.OnUnsubscribed, mochi.OnClientExpired, mochi.OnRetainedExpired,
-		mochi.OnPublishDropped, mochi.OnPacketIDExhausted:
+		mochi.OnPublishDropped, mochi.OnPacketIDExhausted, mochi.OnQosComplete:
 		return true
 	}
 	return false
@@ -72,6 +72,13 @@ func (h *hook) OnConnect(cl *mochi.Client, pk packets.Packet) error {
 	// The library may drop the message that introduces an alias and then send
 	// the alias alone.
 	cl.Properties.Props.TopicAliasMaximum = 0
+	// The library keeps what exceeds the client's Receive Maximum for later, and
+	// looks for it with a read lock taken twice: a publisher that asks for the
+	// write lock in between stops both for ever. So it is told of no maximum,
+	// and deliveries are paced by ours.
+	guarded(cl).flow.receiveMax = int(cl.Properties.Props.ReceiveMaximum)
+	cl.Properties.Props.ReceiveMaximum = 0
+	cl.State.Inflight.ResetSendQuota(0)
 	return nil
 }
 
@@ -270,7 +277,7 @@ func (h *hook) OnACLCheck(cl *mochi.Client, topic string, write bool) bool {
 		}
 		return false
 	}
-	if s.subscribing.Load() || cl.Closed() || c.admit(!s.atMostOnce.Load(), cl.State.Inflight.Len() < b.limits.Queue) {
+	if s.subscribing.Load() || cl.Closed() || c.admit(cl.State.Inflight, !s.atMostOnce.Load()) {
 		return true
 	}
 	b.counts.slowSkips.Add(1)
@@ -281,6 +288,13 @@ func (h *hook) OnACLCheck(cl *mochi.Client, topic string, write bool) bool {
 // to a client, and dropped after all, out of its count.
 func (h *hook) OnPublishDropped(cl *mochi.Client, _ packets.Packet)    { sent(cl) }
 func (h *hook) OnPacketIDExhausted(cl *mochi.Client, _ packets.Packet) { sent(cl) }
+
+// OnQosComplete lets a publisher go on that waits for the client's acks.
+func (h *hook) OnQosComplete(cl *mochi.Client, _ packets.Packet) {
+	if c := guarded(cl); c != nil {
+		c.flow.acked()
+	}
+}
 
 func sent(cl *mochi.Client) {
 	if c := guarded(cl); c != nil {

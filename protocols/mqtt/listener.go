@@ -1,7 +1,6 @@
 package mqtt
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -19,8 +18,8 @@ type listener struct {
 	b      *Broker
 	id     string
 	ln     net.Listener
-	broken context.CancelCauseFunc // told when accepting ends for no reason of ours
-	done   chan struct{}           // closed when the accept loop has ended
+	broken chan<- error  // has room for why accepting ended
+	done   chan struct{} // closed when the accept loop has ended
 }
 
 func (l *listener) ID() string              { return l.id }
@@ -42,9 +41,7 @@ func (l *listener) Serve(establish listeners.EstablishFn) {
 			pause = 0
 			l.admit(c, establish)
 		case errors.Is(err, net.ErrClosed):
-			if !l.b.stopping.Load() {
-				l.broken(fmt.Errorf("accept on %s: %w", l.Address(), err))
-			}
+			l.broken <- fmt.Errorf("accept on %s: %w", l.Address(), err)
 			return
 		default: // out of file descriptors, or a client that left at once
 			pause = min(max(5*time.Millisecond, 2*pause), time.Second)
@@ -80,9 +77,7 @@ func (b *Broker) handle(id string, c *conn, establish listeners.EstablishFn) {
 	}()
 	defer func() {
 		if p := recover(); p != nil {
-			b.counts.panics.Add(1)
-			b.log.Warn("connection ended by a panic", "remote", c.RemoteAddr().String(), "panic", fmt.Sprint(p))
-			b.log.Debug("stack of the panic", "stack", string(debug.Stack()))
+			b.panicked(c, p)
 			if c.sess != nil {
 				c.sess.lost()
 			}
@@ -90,6 +85,13 @@ func (b *Broker) handle(id string, c *conn, establish listeners.EstablishFn) {
 	}()
 	err := establish(id, c)
 	b.log.Debug("connection ended", "remote", c.RemoteAddr().String(), "err", err)
+}
+
+// panicked counts and logs a panic of the library over what a client sent.
+func (b *Broker) panicked(c *conn, p any) {
+	b.counts.panics.Add(1)
+	b.log.Warn("panic over a connection", "remote", c.RemoteAddr().String(), "panic", fmt.Sprint(p))
+	b.log.Debug("stack of the panic", "stack", string(debug.Stack()))
 }
 
 // enter counts a connection in, unless there are too many.

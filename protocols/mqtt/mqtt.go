@@ -189,11 +189,12 @@ func (b *Broker) options() *mochi.Options {
 // connections and listeners. It returns after its last goroutine has ended;
 // the error is nil unless a listener broke.
 func (b *Broker) Run(ctx context.Context) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
+	work, cancel := context.WithCancel(ctx)
+	defer cancel()
 	var loops sync.WaitGroup
+	broken := make(chan error, len(b.cfg.Listeners))
 	for i, ln := range b.cfg.Listeners {
-		l := &listener{b: b, id: fmt.Sprintf("mqtt-%d", i), ln: ln, broken: cancel, done: make(chan struct{})}
+		l := &listener{b: b, id: fmt.Sprintf("mqtt-%d", i), ln: ln, broken: broken, done: make(chan struct{})}
 		if err := b.server.AddListener(l); err != nil {
 			return fmt.Errorf("add listener %s: %w", l.Address(), err)
 		}
@@ -202,19 +203,20 @@ func (b *Broker) Run(ctx context.Context) error {
 	if err := b.server.Serve(); err != nil {
 		return fmt.Errorf("start broker: %w", err)
 	}
-	loops.Go(func() { b.sendDueWills(ctx) })
+	loops.Go(func() { b.sendDueWills(work) })
 
-	<-ctx.Done()
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-broken:
+	}
+	cancel()
 	for _, ln := range b.cfg.Listeners {
 		_ = ln.Close() // ends its accept loop
 	}
 	loops.Wait()
 	b.drain()
-	err := b.server.Close()
-	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) && !errors.Is(cause, context.DeadlineExceeded) {
-		return cause
-	}
-	return err
+	return errors.Join(err, b.server.Close())
 }
 
 // drain ends every connection: gently while the drain time lasts.

@@ -21,9 +21,6 @@ type openIDs struct {
 }
 
 func (o *openIDs) get(id uint16) *exchange {
-	if o == nil {
-		return nil
-	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.ids[id]
@@ -31,9 +28,6 @@ func (o *openIDs) get(id uint16) *exchange {
 
 // len returns how many ids are open.
 func (o *openIDs) len() int {
-	if o == nil {
-		return 0
-	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return len(o.ids)

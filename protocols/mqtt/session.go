@@ -66,6 +66,9 @@ func (s *session) publish(pk *packets.Packet) bool {
 		}
 	}
 	if p.qos == 2 {
+		if s.ids == nil {
+			s.ids = s.b.receiving.obtain(s.cl.ID)
+		}
 		if x := s.ids.get(p.id); x != nil {
 			s.b.counts.duplicates.Add(1)
 			s.push(pending{receipt: x.receipt, open: x, id: p.id, qos: 2})
@@ -80,9 +83,6 @@ func (s *session) publish(pk *packets.Packet) bool {
 	}
 	s.submit(&p, pk.FixedHeader.Dup, payload.FormatOf(pk.Properties.ContentType))
 	if p.qos == 2 && p.err == nil {
-		if s.ids == nil {
-			s.ids = s.b.receiving.obtain(s.cl.ID)
-		}
 		p.open = &exchange{receipt: p.receipt}
 		s.ids.add(p.id, p.open)
 	}
@@ -267,7 +267,8 @@ func (s *session) flush(n int) {
 }
 
 // settle forwards and acknowledges a publish whose receipt is resolved, or
-// refuses it.
+// refuses it. A repetition at QoS 1 is forwarded again, at least once being
+// what QoS 1 promises: whether the original arrived only the sink knows.
 func (s *session) settle(p *pending) {
 	err := p.err
 	if err == nil && p.receipt != nil {

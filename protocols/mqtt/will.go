@@ -71,7 +71,7 @@ func (s *session) disconnected(expire bool) {
 		return
 	}
 	if w.delay > 0 && !expire {
-		s.b.wills.put(s, w, time.Now().Add(w.delay))
+		s.b.wills.put(s, w, time.Now().Add(min(w.delay, s.b.limits.SessionExpiry)))
 		return
 	}
 	s.b.counts.wills.Add(1)
