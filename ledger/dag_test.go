@@ -132,7 +132,7 @@ func start(t testing.TB, cfg ledger.Config, s ledger.Store) *ledger.Ledger {
 // open opens a store on disk, which is checked and closed when the test ends.
 func open(t testing.TB, dir string) *store.Store {
 	t.Helper()
-	s, err := store.Open(dir, store.Options{Reserve: 1})
+	s, err := openPlain(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,4 +145,8 @@ func open(t testing.TB, dir string) *store.Store {
 		}
 	})
 	return s
+}
+
+func openPlain(dir string) (*store.Store, error) {
+	return store.Open(dir, store.Options{Reserve: 1})
 }
