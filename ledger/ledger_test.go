@@ -286,12 +286,18 @@ func TestStoppedLedgerTakesNothingButCanBeRead(t *testing.T) {
 	done := make(chan error)
 	go func() { done <- l.Run(ctx) }()
 	d.attach(l, "a")
+	if err := l.Ready(); err != nil {
+		t.Errorf("Ready = %v", err)
+	}
 	cancel()
 	if err := <-done; err != nil {
 		t.Errorf("Run = %v", err)
 	}
 	if _, err := l.Attach(t.Context(), d.blocks["b"], nil); !errors.Is(err, ledger.ErrClosed) {
 		t.Errorf("Attach = %v, want ErrClosed", err)
+	}
+	if err := l.Ready(); !errors.Is(err, ledger.ErrClosed) {
+		t.Errorf("Ready = %v, want ErrClosed", err)
 	}
 	if err := l.Receive(t.Context(), d.raws["b"]); !errors.Is(err, ledger.ErrClosed) {
 		t.Errorf("Receive = %v, want ErrClosed", err)
@@ -344,6 +350,9 @@ func TestBusyStoreLosesNothingAndRecovers(t *testing.T) {
 	s.mu.Unlock()
 	if err := l.Receive(t.Context(), d.raws["a"]); !errors.Is(err, ledger.ErrBusy) {
 		t.Errorf("Receive = %v, want ErrBusy", err)
+	}
+	if err := l.Ready(); !errors.Is(err, ledger.ErrBusy) {
+		t.Errorf("Ready = %v, want ErrBusy", err)
 	}
 	if tips := d.named(l.Tips()); tips != "b g" {
 		t.Errorf("tips are %s, want b g", tips)

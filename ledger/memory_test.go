@@ -62,6 +62,15 @@ func (m *memory) Commit(entries []ledger.Entry, tips []stardust.BlockID) error {
 	return nil
 }
 
+func (m *memory) Ready() error {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if m.doubt == nil && m.refuse != nil {
+		return m.refuse()
+	}
+	return m.doubt
+}
+
 func (m *memory) Has(id stardust.BlockID) (bool, error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()

@@ -110,6 +110,20 @@ func (l *Ledger) Marked(seq uint64) (block stardust.BlockID, ok bool, err error)
 	return block, ok, nil
 }
 
+// Ready returns nil if a block can be attached now, or why not; the error
+// wraps ErrBusy or ErrClosed.
+func (l *Ledger) Ready() error {
+	select {
+	case <-l.closed:
+		return l.whyClosed()
+	default:
+	}
+	if len(l.queue) == cap(l.queue) {
+		return fmt.Errorf("%w: %d blocks wait to be stored", ErrBusy, cap(l.queue))
+	}
+	return l.store.Ready()
+}
+
 // Stats returns the replica's figures.
 func (l *Ledger) Stats() Stats {
 	s := Stats{

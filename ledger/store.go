@@ -38,6 +38,8 @@ type Store interface {
 	// accepts no further Commit. Parents of an entry are the genesis, stored,
 	// or earlier entries; no entry's block is stored already.
 	Commit(entries []Entry, tips []stardust.BlockID) error
+	// Ready returns nil if a Commit would be accepted now, or why not.
+	Ready() error
 	// Has reports whether the block is stored.
 	Has(id stardust.BlockID) (bool, error)
 	// Load returns what is known about a block, or ErrNotFound.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"sync"
 	"syscall"
 	"time"
 
@@ -18,21 +19,21 @@ const (
 	recheckTime  = time.Second
 )
 
-// A guard keeps the store from filling its disk. Its methods check and wrote
-// belong to the caller of Commit.
+// A guard keeps the store from filling its disk.
 type guard struct {
 	dir     string
 	reserve int64
 	maxDisk int64 // 0: no limit
 	free    func(dir string) (int64, error)
 
-	used    int64     // by the store when last looked
-	looked  time.Time // zero: never
-	written int64     // since then
+	mu      sync.Mutex // guards what follows
+	used    int64      // by the store when last looked
+	looked  time.Time  // zero: never
+	written int64      // since then
 }
 
-func newGuard(dir string, opt Options) guard {
-	g := guard{
+func newGuard(dir string, opt Options) *guard {
+	g := &guard{
 		dir:     dir,
 		reserve: max(cmp.Or(opt.Reserve, 512<<20), 4*memTable),
 		maxDisk: opt.MaxDisk,
@@ -69,6 +70,8 @@ func (g *guard) check() error {
 	if g.maxDisk <= 0 {
 		return nil
 	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	full := g.used >= g.maxDisk
 	if g.looked.IsZero() || g.written >= recheckBytes || full && time.Since(g.looked) >= recheckTime {
 		if g.used, err = g.occupied(); err != nil {
@@ -82,7 +85,12 @@ func (g *guard) check() error {
 	return nil
 }
 
-func (g *guard) wrote(bytes int) { g.written += int64(bytes) }
+// wrote tells how much a Commit has added.
+func (g *guard) wrote(bytes int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.written += int64(bytes)
+}
 
 // occupied returns the bytes on disk of the store's files; badger's are sparse,
 // so their lengths say little.

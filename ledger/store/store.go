@@ -82,14 +82,13 @@ type Options struct {
 // A Store implements [ledger.Store].
 type Store struct {
 	db    *badger.DB
-	guard guard
+	guard *guard
 
 	count atomic.Uint64 // number of the last block
 	last  atomic.Int64  // when it was attached, Unix ms; 0: there is none
 
-	// Owned by the caller of Commit.
-	failed error                       // the first Commit that left the store in doubt
-	tips   map[stardust.BlockID]uint64 // numbers of the tips of the last Commit
+	failed atomic.Pointer[error]       // of the first Commit that left the store in doubt
+	tips   map[stardust.BlockID]uint64 // numbers of the tips of the last Commit; owned by its caller
 
 	// commit syncs a transaction; a test replaces it.
 	commit func(*badger.Txn) error
@@ -197,11 +196,8 @@ func (s *Store) Close() error {
 // Commit implements [ledger.Store]. It answers ErrBusy while the disk is
 // below its reserve or the store at its limit.
 func (s *Store) Commit(entries []ledger.Entry, tips []stardust.BlockID) error {
-	if s.failed != nil {
-		return fmt.Errorf("store in doubt since an earlier commit: %w", s.failed)
-	}
-	if err := s.guard.check(); err != nil {
-		return fmt.Errorf("%w: %w", ledger.ErrBusy, err)
+	if err := s.Ready(); err != nil {
+		return err
 	}
 	txn := s.db.NewTransaction(true)
 	defer txn.Discard()
@@ -228,8 +224,19 @@ func (s *Store) Commit(entries []ledger.Entry, tips []stardust.BlockID) error {
 }
 
 func (s *Store) fail(err error) error {
-	s.failed = err
+	s.failed.Store(&err)
 	return err
+}
+
+// Ready implements [ledger.Store].
+func (s *Store) Ready() error {
+	if err := s.failed.Load(); err != nil {
+		return fmt.Errorf("store in doubt since an earlier commit: %w", *err)
+	}
+	if err := s.guard.check(); err != nil {
+		return fmt.Errorf("%w: %w", ledger.ErrBusy, err)
+	}
+	return nil
 }
 
 // Count implements [ledger.Store].

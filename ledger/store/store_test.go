@@ -142,8 +142,42 @@ func TestAFailedCommitLeavesTheStoreInDoubt(t *testing.T) {
 		t.Errorf("Commit = %v, want the cause and not ErrBusy", err)
 	}
 	s.commit = (*badger.Txn).Commit
+	if err := s.Ready(); !errors.Is(err, broken) {
+		t.Errorf("Ready = %v, want the cause", err)
+	}
 	if err := s.Commit(entries, nil); !errors.Is(err, broken) {
 		t.Errorf("next Commit = %v, want it refused because of the first", err)
+	}
+}
+
+// The ledger commits at most 256 blocks, 544 KiB of them and 4095 runs at a
+// time; eight far-apart parents make the most index entries.
+func TestTheLargestGroupFitsOneTransaction(t *testing.T) {
+	s := open(t, t.TempDir())
+	var g grower
+	for range 4 {
+		g.commit(t, s, 250, 100)
+	}
+	var entries []ledger.Entry
+	for i := range 256 {
+		b := &stardust.Block{Version: stardust.ProtocolVersion}
+		for j := range 8 {
+			b.Parents = append(b.Parents, g.ids[(i+j*100)%1000])
+		}
+		b.Parents = stardust.SortParents(b.Parents)
+		b.Payload = &stardust.TaggedData{Tag: make([]byte, 64), Data: make([]byte, 544<<10/256-400)}
+		raw, err := b.AppendBinary(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e := ledger.Entry{ID: stardust.IDOf(raw), Block: b, Raw: raw, Attached: time.UnixMilli(1)}
+		for r := range uint64(16) {
+			e.Runs = append(e.Runs, [2]uint64{1<<60 + uint64(i)*1000 + r*10, 1<<60 + uint64(i)*1000 + r*10 + 5})
+		}
+		entries = append(entries, e)
+	}
+	if err := s.Commit(entries, []stardust.BlockID{entries[255].ID}); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -187,6 +221,9 @@ func TestBelowTheReserveCommitIsBusyUntilSpaceReturns(t *testing.T) {
 	free = 100<<20 - 1
 	if err := s.Commit(entries, g.ids[2:]); !errors.Is(err, ledger.ErrBusy) || !strings.Contains(err.Error(), "99 MiB free") {
 		t.Errorf("Commit = %v, want ErrBusy with the free space", err)
+	}
+	if err := s.Ready(); !errors.Is(err, ledger.ErrBusy) {
+		t.Errorf("Ready = %v, want ErrBusy", err)
 	}
 	if ok, err := s.Has(entries[0].ID); ok || err != nil {
 		t.Errorf("refused block is there: %v, %v", ok, err)
