@@ -52,7 +52,7 @@ func reachable(address string) string {
 		return address
 	}
 	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() || host == "" {
-		host = "localhost"
+		host = "127.0.0.1" // every address includes it, and it needs no resolver
 	}
 	return net.JoinHostPort(host, port)
 }

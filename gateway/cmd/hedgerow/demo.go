@@ -164,7 +164,7 @@ func addressOf(g *gateway.Gateway, protocol string) string {
 	for _, l := range g.Listeners() {
 		if host, port, err := net.SplitHostPort(l.Address); err == nil && l.Protocol == protocol {
 			if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
-				host = "localhost"
+				host = "127.0.0.1"
 			}
 			return net.JoinHostPort(host, port)
 		}
