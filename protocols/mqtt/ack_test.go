@@ -201,6 +201,33 @@ func TestUnansweredPublishesAreBounded(t *testing.T) {
 	}
 }
 
+func TestUnansweredBytesAreBounded(t *testing.T) {
+	sink := newSink(false)
+	b := start(t, sink, func(c *Config) { c.Limits.Packet = 2000 })
+	c := connect(t, b.addr, login{id: "probe"})
+	for id := range uint16(10) {
+		c.publish(pub{topic: temp, payload: strings.Repeat("x", 1500), qos: 1, id: id + 1})
+	}
+	var hs []held
+	for range 3 { // two are held, the third waits for room
+		hs = append(hs, sink.next(t))
+	}
+	select {
+	case <-sink.got:
+		t.Fatal("a fourth publish was taken in before the first was answered")
+	default:
+	}
+	for _, h := range hs {
+		h.resolve(1, nil)
+	}
+	for range 7 {
+		sink.next(t).resolve(1, nil)
+	}
+	for id := byte(1); id <= 10; id++ {
+		c.want("ack", 0x40, 0, id)
+	}
+}
+
 func qos16(qos byte, id uint16) uint16 {
 	if qos == 0 {
 		return 0

@@ -33,8 +33,11 @@ func TestPublishersWaitForAClientThatCatchesUp(t *testing.T) {
 			if !c.admit(unacked, false) {
 				t.Fatalf("message %d was left out", i)
 			}
-			if c.flow.queued > highWater {
-				t.Fatalf("%d messages let through at once", c.flow.queued)
+			c.flow.mu.Lock()
+			queued := c.flow.queued
+			c.flow.mu.Unlock()
+			if queued > highWater {
+				t.Fatalf("%d messages let through at once", queued)
 			}
 		}
 	})

@@ -24,21 +24,25 @@ type pending struct {
 	will    bool
 }
 
+func (p *pending) size() int { return len(p.topic) + len(p.payload) }
+
 // An ackQueue hands pending publishes from one reader to one ack writer. It
-// holds at most limit of them, counted until they are answered.
+// holds at most limit of them and, unless it is one alone, maxBytes of topics
+// and payloads, counted until they are answered.
 type ackQueue struct {
-	limit int
+	limit, maxBytes int
 
 	mu     sync.Mutex
 	more   sync.Cond // something was pushed, or closed
 	room   sync.Cond // something was answered
 	items  []pending
 	held   int
+	bytes  int
 	closed bool // nothing more is pushed
 }
 
-func newAckQueue(limit int) *ackQueue {
-	q := &ackQueue{limit: limit}
+func newAckQueue(limit, maxBytes int) *ackQueue {
+	q := &ackQueue{limit: limit, maxBytes: maxBytes}
 	q.more.L, q.room.L = &q.mu, &q.mu
 	return q
 }
@@ -48,11 +52,12 @@ func newAckQueue(limit int) *ackQueue {
 func (q *ackQueue) push(p pending) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for q.held >= q.limit {
+	for q.held >= q.limit || q.held > 0 && q.bytes+p.size() > q.maxBytes {
 		q.room.Wait()
 	}
 	q.items = append(q.items, p)
 	q.held++
+	q.bytes += p.size()
 	if len(q.items) == 1 {
 		q.more.Signal()
 	}
@@ -71,10 +76,13 @@ func (q *ackQueue) take(buf []pending) []pending {
 	return buf
 }
 
-// answered gives the room of n publishes back.
-func (q *ackQueue) answered(n int) {
+// answered gives the room of publishes back.
+func (q *ackQueue) answered(ps []pending) {
 	q.mu.Lock()
-	q.held -= n
+	q.held -= len(ps)
+	for i := range ps {
+		q.bytes -= ps[i].size()
+	}
 	q.mu.Unlock()
 	q.room.Signal()
 }

@@ -193,7 +193,7 @@ func (s *session) release(pk *packets.Packet) {
 // push hands a publish to the ack writer.
 func (s *session) push(p pending) {
 	if s.queue == nil {
-		s.queue, s.done = newAckQueue(s.b.limits.Inflight), make(chan struct{})
+		s.queue, s.done = newAckQueue(s.b.limits.Inflight, 2*s.b.limits.Packet), make(chan struct{})
 		go s.answer() // waited for by end
 	}
 	s.queue.push(p)
@@ -223,17 +223,16 @@ func (s *session) answer() {
 		if ps = s.queue.take(ps); len(ps) == 0 {
 			return
 		}
-		unsent := 0
+		unsent := 0 // the first one whose answer is not sent
 		for i := range ps {
 			if r := ps[i].receipt; r != nil && !resolved(r) {
-				s.flush(unsent)
-				unsent = 0
+				s.flush(ps[unsent:i])
+				unsent = i
 				s.b.await(&ps[i])
 			}
 			s.settle(&ps[i])
-			unsent++
 		}
-		s.flush(unsent)
+		s.flush(ps[unsent:])
 	}
 }
 
@@ -255,14 +254,14 @@ func (b *Broker) await(p *pending) {
 	}
 }
 
-// flush sends the gathered acks of n publishes in one write.
-func (s *session) flush(n int) {
+// flush sends the gathered acks in one write; they complete those of done.
+func (s *session) flush(done []pending) {
 	if len(s.acks) > 0 {
 		_, _ = s.c.Write(s.acks) // an error closes the connection; the client sends again
 		s.acks = s.acks[:0]
 	}
-	if n > 0 {
-		s.queue.answered(n)
+	if len(done) > 0 {
+		s.queue.answered(done)
 	}
 }
 
@@ -317,7 +316,7 @@ func (s *session) refuse(p *pending, err error) {
 		}
 		s.acks = appendAck(s.acks, ack, p.id, code)
 	default:
-		s.flush(0)
+		s.flush(nil)
 		s.c.shut()
 	}
 }

@@ -87,7 +87,7 @@ func (q quiet) Enabled(ctx context.Context, l slog.Level) bool {
 }
 
 func (q quiet) Handle(ctx context.Context, r slog.Record) error {
-	out := slog.NewRecord(r.Time, lower(r.Level), cmpText(r.Message), r.PC)
+	out := slog.NewRecord(r.Time, lower(r.Level), named(r.Message), r.PC)
 	r.Attrs(func(a slog.Attr) bool {
 		switch a.Key {
 		case "packet", "pk", "will":
@@ -99,8 +99,8 @@ func (q quiet) Handle(ctx context.Context, r slog.Record) error {
 	return q.inner.Handle(ctx, out)
 }
 
-// cmpText names the library's records that have no text of their own.
-func cmpText(s string) string {
+// named names the library's records that have no text of their own.
+func named(s string) string {
 	if s == "" {
 		return "mqtt connection ended"
 	}
