@@ -6,9 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
-	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -98,7 +95,7 @@ type Journal struct {
 	life     sync.RWMutex // held by everybody who reads the store; Close excludes them
 	appendMu sync.Mutex   // held by Append and SkipTo: owns the numbers
 	indexMu  sync.Mutex   // held by flush, trim and check: owns the indexes
-	flattens int64        // bytes trimmed that the store has not given back; guarded by indexMu
+	dropped  int64        // bytes that the store may not have given back yet; guarded by indexMu
 
 	mu          sync.RWMutex // guards everything below
 	closed      bool
@@ -126,122 +123,6 @@ type Stats struct {
 	Refused     uint64 // calls of Append that returned ErrBusy
 	DiskBytes   int64  // that the files occupy
 	FreeBytes   int64  // of the disk
-}
-
-// Open opens the journal in dir, which it creates when missing, and replays
-// what its indexes do not have yet. It blocks while it reads, well under a
-// second for a million readings.
-//
-// The error wraps [ErrNewer], [ErrCorrupt] or [ErrDiskFull]: below 64 MiB of
-// free space nothing is opened, because the store cannot work there.
-func Open(dir string, opt Options) (*Journal, error) {
-	if err := opt.complete(); err != nil {
-		return nil, err
-	}
-	if err := makeDir(dir); err != nil {
-		return nil, fmt.Errorf("create journal %s: %w", dir, err)
-	}
-	free, err := opt.FreeSpace(dir)
-	if err != nil {
-		return nil, fmt.Errorf("open journal %s: free space: %w", dir, err)
-	}
-	if free < lowMark {
-		return nil, fmt.Errorf("store not opened: disk of %s: free %d bytes, needed %d: make room and start again: %w",
-			dir, free, lowMark, ErrDiskFull)
-	}
-	j, err := open(dir, opt)
-	if err != nil {
-		return nil, fmt.Errorf("open journal %s: %w", dir, err)
-	}
-	return j, nil
-}
-
-// OpenReadOnly opens the journal in dir to be queried; Append and SkipTo must
-// not be called. The store reads only what was closed: the error wraps
-// [ErrUnclean] when a gateway has it open, or was killed and has not been
-// started since. After a kill, Open does.
-func OpenReadOnly(dir string, opt Options) (*Journal, error) {
-	if err := opt.complete(); err != nil {
-		return nil, err
-	}
-	opt.readOnly = true
-	if _, err := os.Stat(filepath.Join(dir, badger.ManifestFilename)); err != nil {
-		return nil, fmt.Errorf("open journal: %w", err)
-	}
-	j, err := open(dir, opt)
-	if err != nil {
-		return nil, fmt.Errorf("open journal %s for reading: %w", dir, err)
-	}
-	return j, nil
-}
-
-func open(dir string, opt Options) (*Journal, error) {
-	db, err := openStore(dir, opt)
-	if err != nil {
-		return nil, err
-	}
-	j := &Journal{
-		opt: opt, db: db, log: opt.Log, windows: newWindows(db),
-		disk: &disk{dir: dir, maxDisk: opt.MaxDisk, reserve: opt.Reserve, look: opt.FreeSpace},
-		due:  make(chan struct{}, 1),
-	}
-	if err := j.load(); err != nil {
-		return nil, errors.Join(err, db.Close())
-	}
-	return j, nil
-}
-
-// openStore opens badger with the settings of a small box. It recovers the
-// panics with which badger meets damaged files.
-func openStore(dir string, opt Options) (db *badger.DB, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("%w: %v", ErrCorrupt, p)
-		}
-	}()
-	o := badger.DefaultOptions(dir).
-		WithSyncWrites(true).
-		WithDetectConflicts(false).
-		WithCompression(0).
-		WithMemTableSize(memTable).
-		WithNumMemtables(2).
-		WithNumLevelZeroTables(2).
-		WithNumLevelZeroTablesStall(6).
-		WithNumCompactors(2).
-		WithBlockCacheSize(8 << 20).
-		WithIndexCacheSize(8 << 20).
-		WithValueThreshold(1 << 20).
-		WithValueLogFileSize(2 << 20).
-		WithMetricsEnabled(false).
-		WithReadOnly(opt.readOnly).
-		WithLogger(storeLog{opt.Log})
-	o.LmaxCompaction = true // gives back what was trimmed
-	db, err = badger.Open(o)
-	if opt.readOnly && err != nil {
-		return nil, fmt.Errorf("%w: %v", ErrUnclean, err)
-	}
-	return db, err
-}
-
-const memTable = 8 << 20
-
-// makeDir creates dir for its owner only and makes its entry durable.
-func makeDir(dir string) error {
-	if _, err := os.Stat(dir); err == nil {
-		return nil
-	}
-	parent := filepath.Dir(filepath.Clean(dir))
-	if err := makeDir(parent); err != nil {
-		return err
-	}
-	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
-		return err
-	}
-	f, err := os.Open(parent)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
 }
 
 // Close indexes what is left, so that the next Open has nothing to replay,
@@ -306,8 +187,8 @@ func encode(packets []batching.Packet, first uint64, at batching.Stamp) (groups 
 	var w *groupWriter
 	finish := func() {
 		if w != nil {
-			values = append(values, w.value())
-			groups = append(groups, &w.g)
+			g := w.g // not w, which holds what encoding needed
+			values, groups = append(values, w.value()), append(groups, &g)
 			first = w.g.next()
 		}
 	}
@@ -457,8 +338,8 @@ func newIncarnation() (id [8]byte) {
 	return id
 }
 
-// Ready implements [batching.Journal].
-func (j *Journal) Ready() error { return j.ready(0) }
+// Ready implements [batching.Journal]: it asks for room for the largest group.
+func (j *Journal) Ready() error { return j.ready(maxGroup) }
 
 func (j *Journal) ready(bytes int64) error {
 	j.mu.RLock()
@@ -492,81 +373,3 @@ func (j *Journal) Stats() Stats {
 }
 
 var _ batching.Journal = (*Journal)(nil)
-
-// load reads what is kept in memory and replays what the indexes lack.
-func (j *Journal) load() error {
-	fresh, err := j.loadMeta()
-	if err != nil {
-		return err
-	}
-	if fresh {
-		return nil
-	}
-	if err := j.loadSegments(); err != nil {
-		return err
-	}
-	j.windows.stored(j.checkpoint.next)
-	j.windows.horizon = j.checkpoint.received
-	return j.replay()
-}
-
-// loadMeta reads the meta keys, or writes those of a new journal.
-func (j *Journal) loadMeta() (fresh bool, err error) {
-	var version, incarnation, check, trimmed []byte
-	empty := true
-	err = j.db.View(func(txn *badger.Txn) error {
-		for key, to := range map[string]*[]byte{
-			metaVersion: &version, metaIncarnation: &incarnation, metaCheckpoint: &check, metaTrimmed: &trimmed,
-		} {
-			item, err := txn.Get([]byte(key))
-			if errors.Is(err, badger.ErrKeyNotFound) {
-				continue
-			}
-			if err != nil {
-				return err
-			}
-			if *to, err = item.ValueCopy(nil); err != nil {
-				return err
-			}
-		}
-		it := txn.NewIterator(badger.IteratorOptions{})
-		defer it.Close()
-		it.Rewind()
-		empty = !it.Valid()
-		return nil
-	})
-	if err != nil {
-		return false, err
-	}
-	if empty && !j.opt.readOnly {
-		return true, j.create()
-	}
-	switch {
-	case len(version) != 4:
-		return false, fmt.Errorf("%w: no format version", ErrCorrupt)
-	case binary.BigEndian.Uint32(version) > formatVersion:
-		return false, fmt.Errorf("%w: format %d, this one knows %d", ErrNewer, binary.BigEndian.Uint32(version), formatVersion)
-	case len(incarnation) != len(j.incarnation) || len(trimmed) != 8:
-		return false, fmt.Errorf("%w: meta keys", ErrCorrupt)
-	}
-	copy(j.incarnation[:], incarnation)
-	j.first = binary.BigEndian.Uint64(trimmed) + 1
-	j.checkpoint, err = decodeCheckpoint(check)
-	j.next = j.checkpoint.next
-	j.tail = newTail(j.next)
-	return false, err
-}
-
-func (j *Journal) create() error {
-	j.incarnation = newIncarnation()
-	j.first, j.next = 1, 1
-	j.checkpoint = checkpoint{next: 1, received: math.MinInt64}
-	j.tail = newTail(1)
-	return j.db.Update(func(txn *badger.Txn) error {
-		return errors.Join(
-			txn.Set([]byte(metaVersion), binary.BigEndian.AppendUint32(nil, formatVersion)),
-			txn.Set([]byte(metaIncarnation), j.incarnation[:]),
-			txn.Set([]byte(metaCheckpoint), encodeCheckpoint(j.checkpoint)),
-			txn.Set([]byte(metaTrimmed), make([]byte, 8)))
-	})
-}

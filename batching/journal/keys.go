@@ -12,6 +12,7 @@ const formatVersion = 1
 const (
 	prefixGroup   = 'g'
 	prefixChunk   = 'i'
+	prefixDrop    = 'd'
 	prefixGap     = 'k'
 	prefixLast    = 'l'
 	prefixMeta    = 'm'
