@@ -223,6 +223,6 @@ func (p demoProgress) print(w io.Writer, live bool) {
 	if colour(w) {
 		on, off = "\x1b[32m", "\x1b[0m"
 	}
-	fmt.Fprintf(w, "%s%6.1f s  stored %d  batched %d  %sattached %d%s in %d blocks%s",
+	fmt.Fprintf(w, "%s%6.1f s  stored %d  batched %d  %sattached %d%s  blocks %d%s",
 		lead, p.Seconds, p.Stored, p.Batched, on, p.Attached, off, p.Blocks, end)
 }
