@@ -65,9 +65,6 @@ func (h *hold) release(id stardust.BlockID) (ready []*job) {
 	return ready
 }
 
-// has reports whether the block is held.
-func (h *hold) has(id stardust.BlockID) bool { return h.held[id] != nil }
-
 func (h *hold) dropOldest() {
 	i := slices.IndexFunc(h.order, func(b *heldBlock) bool { return b != nil })
 	b := h.order[i]

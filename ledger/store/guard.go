@@ -45,15 +45,16 @@ func newGuard(dir string, opt Options) *guard {
 	return g
 }
 
-// checkOpen returns nil if there is space enough to open the store.
-func (g *guard) checkOpen() error {
+// checkRoom returns nil if there is space for what badger writes when it opens
+// and closes.
+func (g *guard) checkRoom(what string) error {
 	free, err := g.free(g.dir)
 	if err != nil {
 		return err
 	}
 	if free < leastFree {
-		return fmt.Errorf("%w: %s free, %s needed to open; free some space on that file system and start again",
-			ErrDiskFull, mib(free), mib(leastFree))
+		return fmt.Errorf("%w: %s free, %s needed to %s; free some space on that file system and start again",
+			ErrDiskFull, mib(free), mib(leastFree), what)
 	}
 	return nil
 }

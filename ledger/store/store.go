@@ -54,13 +54,13 @@ var (
 	ErrNewer = errors.New("store written by a newer version of hedgerow")
 	// ErrDamaged means that the store contradicts itself.
 	ErrDamaged = errors.New("ledger store damaged")
-	// ErrDiskFull means that the disk is too full to open the store.
+	// ErrDiskFull means that the disk is too full to open or tidy up the store.
 	ErrDiskFull = errors.New("disk too full")
 )
 
 const (
 	memTable  = 8 << 20
-	leastFree = 3 * memTable // to open: badger dies of SIGBUS when a memory-mapped file finds no space
+	leastFree = 3 * memTable // to open and close: badger dies of SIGBUS when a memory-mapped file finds no space
 )
 
 // Options describes how a store uses its disk. Zero fields mean the default
@@ -105,7 +105,7 @@ func Open(dir string, opt Options) (*Store, error) {
 		return nil, fmt.Errorf("open ledger store: %w", err)
 	}
 	g := newGuard(dir, opt)
-	if err := g.checkOpen(); err != nil {
+	if err := g.checkRoom("open"); err != nil {
 		return nil, fmt.Errorf("open ledger store %s: %w", dir, err)
 	}
 	db, err := badger.Open(badgerOptions(dir, log))
@@ -185,8 +185,14 @@ func (s *Store) checkFormat() error {
 	return nil
 }
 
-// Close releases the store. Everything that Commit stored is durable already.
+// Close releases the store. Everything that Commit stored is durable already,
+// so on a full disk, where tidying up would find no space, Close returns an
+// error that wraps ErrDiskFull and leaves the store as a crash would; it may
+// be called again.
 func (s *Store) Close() error {
+	if err := s.guard.checkRoom("tidy up"); err != nil {
+		return fmt.Errorf("close ledger store: %w", err)
+	}
 	if err := s.db.Close(); err != nil {
 		return fmt.Errorf("close ledger store: %w", err)
 	}

@@ -247,6 +247,22 @@ func TestAFullDiskIsNotOpened(t *testing.T) {
 	}
 }
 
+func TestAFullDiskIsNotWrittenByClose(t *testing.T) {
+	free := int64(1 << 40)
+	s, err := Open(t.TempDir(), Options{free: func(string) (int64, error) { return free, nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	free = 0
+	if err := s.Close(); !errors.Is(err, ErrDiskFull) {
+		t.Errorf("Close = %v, want ErrDiskFull", err)
+	}
+	free = 1 << 40
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestAtItsLimitTheStoreIsBusy(t *testing.T) {
 	s, err := Open(t.TempDir(), Options{Reserve: 1, MaxDisk: 3 << 20})
 	if err != nil {
