@@ -106,6 +106,21 @@ func TestMQTT5ClientsAreToldTheLimits(t *testing.T) {
 	}
 }
 
+// The library multiplies the keepalive by 1.5 in 16 bits: 43691 s become 0.
+func TestLongKeepalivesAreCapped(t *testing.T) {
+	each(t, func(t *testing.T, v5 bool) {
+		b := start(t, newSink(true), nil)
+		c := dial(t, b.addr)
+		p := login{id: "probe", v5: v5}.packet()
+		p[10], p[11] = 0xff, 0xff
+		c.send(p)
+		if _, body := c.read(); v5 && !bytes.Contains(body, []byte{0x13, 0xaa, 0xaa}) {
+			t.Errorf("CONNACK %x does not announce a keepalive of 43690", body)
+		}
+		c.quiet("the connection lives")
+	})
+}
+
 func TestSilentConnectionsAreClosed(t *testing.T) {
 	for _, half := range [][]byte{nil, {0x10}, {0x10, 0x80}, login{id: "probe"}.packet()[:9]} {
 		t.Run(fmt.Sprintf("after %d bytes", len(half)), func(t *testing.T) {

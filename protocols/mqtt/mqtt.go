@@ -70,21 +70,21 @@ func (l Limits) withDefaults() Limits {
 func (l Limits) check() error {
 	for _, f := range []struct {
 		name        string
-		v, min, max int
+		v, min, max int64
 	}{
-		{"packet", l.Packet, 128, 256 << 20},
-		{"packet before login", l.PacketBeforeLogin, 128, 256 << 20},
-		{"connections", l.Connections, 1, 1 << 20},
-		{"connections per address", l.PerAddress, 1, 1 << 20},
-		{"inflight", l.Inflight, 1, 65535},
-		{"sessions", l.Sessions, 1, 1 << 24},
-		{"queue", l.Queue, 1, 65535},
-		{"subscriptions", l.Subscriptions, 1, 1 << 20},
-		{"retained", l.Retained, 1, 1 << 24},
-		{"retained bytes", l.RetainedBytes, 1, 1 << 40},
-		{"connect timeout", int(l.ConnectTimeout / time.Millisecond), 1, 1 << 30},
-		{"write timeout", int(l.WriteTimeout / time.Millisecond), 1, 1 << 30},
-		{"session expiry", int(l.SessionExpiry / time.Second), 1, 1<<32 - 1},
+		{"packet", int64(l.Packet), 128, 256 << 20},
+		{"packet before login", int64(l.PacketBeforeLogin), 128, 256 << 20},
+		{"connections", int64(l.Connections), 1, 1 << 20},
+		{"connections per address", int64(l.PerAddress), 1, 1 << 20},
+		{"inflight", int64(l.Inflight), 1, 65535},
+		{"sessions", int64(l.Sessions), 1, 1 << 24},
+		{"queue", int64(l.Queue), 1, 65535},
+		{"subscriptions", int64(l.Subscriptions), 1, 1 << 20},
+		{"retained", int64(l.Retained), 1, 1 << 24},
+		{"retained bytes", int64(l.RetainedBytes), 1, 1 << 40},
+		{"connect timeout", int64(l.ConnectTimeout / time.Millisecond), 1, 1 << 30},
+		{"write timeout", int64(l.WriteTimeout / time.Millisecond), 1, 1 << 30},
+		{"session expiry", int64(l.SessionExpiry / time.Second), 1, 1<<32 - 1},
 	} {
 		if f.v < f.min || f.v > f.max {
 			return fmt.Errorf("mqtt limit %s is %d, want %d to %d", f.name, f.v, f.min, f.max)
