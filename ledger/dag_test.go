@@ -44,14 +44,14 @@ func draw(t testing.TB, text string) *dag {
 			t.Fatalf("%q: no arrow", step)
 		}
 		var ids []stardust.BlockID
-		for _, name := range strings.Fields(parents) {
+		for name := range strings.FieldsSeq(parents) {
 			id, ok := d.ids[name]
 			if !ok {
 				t.Fatalf("%q: %s is not drawn yet", step, name)
 			}
 			ids = append(ids, id)
 		}
-		for _, name := range strings.Fields(children) {
+		for name := range strings.FieldsSeq(children) {
 			d.add(name, newBlock(name, name, ids...))
 		}
 	}

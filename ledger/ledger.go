@@ -52,7 +52,7 @@ var (
 
 const (
 	// MaxRuns is how many runs of readings one block may be marked with.
-	MaxRuns = 2048
+	MaxRuns = 10_000
 	// MaxList is how many ids Children and Tagged return at most.
 	MaxList = 1000
 )

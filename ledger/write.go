@@ -3,18 +3,17 @@ package ledger
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
 )
 
-// What one Commit holds at most, before the block that passes a limit: small
-// enough for a transaction of the store, large enough to make a sync cheap.
+// What one Commit holds at most: enough to make a sync cheap, and together
+// below what one transaction of the store takes. One block always fits.
 const (
 	groupBlocks = 256
 	groupBytes  = 512 << 10
-	groupRuns   = 2048
+	groupKeys   = 8192 // index entries: runs, parents and a few more per block
 )
 
 // A job is a block on its way into the store.
@@ -41,6 +40,7 @@ type group struct {
 	ids     map[stardust.BlockID]bool
 	runs    []mark
 	bytes   int
+	keys    int
 }
 
 type mark struct {
@@ -48,9 +48,14 @@ type mark struct {
 	block stardust.BlockID
 }
 
-func (g *group) full() bool {
-	return len(g.entries) >= groupBlocks || g.bytes >= groupBytes || len(g.runs) >= groupRuns
+// takes reports whether the group has room for the job.
+func (g *group) takes(j *job) bool {
+	return len(g.entries) == 0 ||
+		len(g.entries) < groupBlocks && g.bytes+len(j.raw) <= groupBytes && g.keys+j.keys() <= groupKeys
 }
+
+// keys is the largest number of index entries that the job may need.
+func (j *job) keys() int { return 4 + stardust.MaxParents + len(j.runs) }
 
 // write stores the job and whatever else waits. An error means that the store
 // is in doubt; jobs without an answer learn of it when Run ends.
@@ -61,7 +66,7 @@ func (l *Ledger) write(first *job) error {
 	}
 	for len(work) > 0 {
 		g := &group{ids: map[stardust.BlockID]bool{}}
-		for len(work) > 0 && !g.full() {
+		for len(work) > 0 && g.takes(work[0]) {
 			j := work[0]
 			work = work[1:]
 			ready, err := l.stage(g, j)
@@ -97,7 +102,7 @@ func (l *Ledger) stage(g *group, j *job) (ready []*job, err error) {
 	if known {
 		l.counts.duplicates.Add(1)
 		if len(runs) > 0 {
-			g.add(Entry{ID: j.id}, runs)
+			g.add(j, Entry{ID: j.id, Runs: runs})
 		}
 		g.jobs = append(g.jobs, j) // what it repeats may be in this group
 		return nil, nil
@@ -108,7 +113,7 @@ func (l *Ledger) stage(g *group, j *job) (ready []*job, err error) {
 	}
 	switch {
 	case len(missing) == 0:
-		g.add(Entry{ID: j.id, Block: j.block, Raw: j.raw, Attached: time.Now()}, runs)
+		g.add(j, Entry{ID: j.id, Block: j.block, Raw: j.raw, Attached: time.Now(), Runs: runs})
 		g.jobs = append(g.jobs, j)
 		return l.hold.release(j.id), nil
 	case j.received:
@@ -121,12 +126,12 @@ func (l *Ledger) stage(g *group, j *job) (ready []*job, err error) {
 	return nil, nil
 }
 
-func (g *group) add(e Entry, runs [][2]uint64) {
-	e.Runs = runs
+func (g *group) add(j *job, e Entry) {
 	g.entries = append(g.entries, e)
 	g.ids[e.ID] = true
 	g.bytes += len(e.Raw)
-	for _, r := range runs {
+	g.keys += j.keys()
+	for _, r := range e.Runs {
 		g.runs = append(g.runs, mark{r, e.ID})
 	}
 }
@@ -217,24 +222,45 @@ func (l *Ledger) missing(g *group, parents []stardust.BlockID) (ids []stardust.B
 // The error wraps ErrMarked if a reading stands in another block, or in this
 // one by another run.
 func (l *Ledger) newRuns(g *group, j *job) (runs [][2]uint64, err error) {
-	for _, r := range j.runs {
-		old, found := mark{}, false
-		if i := slices.IndexFunc(g.runs, func(m mark) bool { return m.run[0] <= r[1] && r[0] <= m.run[1] }); i >= 0 {
-			old, found = g.runs[i], true
-		} else if err := l.store.Marks(r[0], func(run [2]uint64, block stardust.BlockID) bool {
-			if run[0] <= r[1] {
-				old, found = mark{run, block}, true
-			}
-			return false
-		}); err != nil {
-			return nil, fmt.Errorf("marks from %d: %w", r[0], err)
+	if len(j.runs) == 0 {
+		return nil, nil
+	}
+	marked := make([]bool, len(j.runs))
+	meet := func(i int, m mark) error { // m overlaps run i
+		if r := j.runs[i]; m != (mark{r, j.id}) {
+			return fmt.Errorf("%w: %d-%d stand in block %v, so %d-%d cannot stand in %v",
+				ErrMarked, m.run[0], m.run[1], m.block, r[0], r[1], j.id)
 		}
-		switch {
-		case !found:
+		marked[i] = true
+		return nil
+	}
+	for _, m := range g.runs {
+		for i, r := range j.runs {
+			if m.run[0] <= r[1] && r[0] <= m.run[1] {
+				if err := meet(i, m); err != nil {
+					return nil, err
+				}
+			}
+		}
+	}
+	i, conflict := 0, error(nil) // both ascend: one pass over the marks
+	if err := l.store.Marks(j.runs[0][0], func(run [2]uint64, block stardust.BlockID) bool {
+		for i < len(j.runs) && j.runs[i][1] < run[0] {
+			i++
+		}
+		if i < len(j.runs) && j.runs[i][0] <= run[1] {
+			conflict = meet(i, mark{run, block})
+		}
+		return i < len(j.runs) && conflict == nil
+	}); err != nil {
+		return nil, fmt.Errorf("marks from %d: %w", j.runs[0][0], err)
+	}
+	if conflict != nil {
+		return nil, conflict
+	}
+	for i, r := range j.runs {
+		if !marked[i] {
 			runs = append(runs, r)
-		case old != mark{r, j.id}:
-			return nil, fmt.Errorf("%w: %d-%d stand in block %v, so %d-%d cannot stand in %v",
-				ErrMarked, old.run[0], old.run[1], old.block, r[0], r[1], j.id)
 		}
 	}
 	return runs, nil

@@ -150,8 +150,9 @@ func TestAFailedCommitLeavesTheStoreInDoubt(t *testing.T) {
 	}
 }
 
-// The ledger commits at most 256 blocks, 544 KiB of them and 4095 runs at a
-// time; eight far-apart parents make the most index entries.
+// The ledger commits at most 256 blocks of 512 KiB with 8192 index entries at
+// a time, or one block with 10,000 runs. Far-apart parents make the most
+// entries.
 func TestTheLargestGroupFitsOneTransaction(t *testing.T) {
 	s := open(t, t.TempDir())
 	var g grower
@@ -165,18 +166,27 @@ func TestTheLargestGroupFitsOneTransaction(t *testing.T) {
 			b.Parents = append(b.Parents, g.ids[(i+j*100)%1000])
 		}
 		b.Parents = stardust.SortParents(b.Parents)
-		b.Payload = &stardust.TaggedData{Tag: make([]byte, 64), Data: make([]byte, 544<<10/256-400)}
+		b.Payload = &stardust.TaggedData{Tag: make([]byte, 64), Data: make([]byte, 512<<10/256-400)}
 		raw, err := b.AppendBinary(nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		e := ledger.Entry{ID: stardust.IDOf(raw), Block: b, Raw: raw, Attached: time.UnixMilli(1)}
-		for r := range uint64(16) {
+		for r := range uint64(24) {
 			e.Runs = append(e.Runs, [2]uint64{1<<60 + uint64(i)*1000 + r*10, 1<<60 + uint64(i)*1000 + r*10 + 5})
 		}
 		entries = append(entries, e)
 	}
 	if err := s.Commit(entries, []stardust.BlockID{entries[255].ID}); err != nil {
+		t.Error(err)
+	}
+	g.ids = []stardust.BlockID{entries[255].ID}
+	one := g.grow(t, 1, stardust.MaxBlockSize)
+	one[0].Runs = nil
+	for r := range uint64(ledger.MaxRuns) {
+		one[0].Runs = append(one[0].Runs, [2]uint64{1<<62 + 2*r, 1<<62 + 2*r})
+	}
+	if err := s.Commit(one, []stardust.BlockID{one[0].ID}); err != nil {
 		t.Error(err)
 	}
 }
