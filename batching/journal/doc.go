@@ -3,4 +3,106 @@
 //
 // It writes badger keys and nothing else: it knows neither sockets nor blocks,
 // and not what has become of a reading on the Tangle.
+//
+// # One key per group commit
+//
+// What Append gets in one call becomes one value under one key, in one synced
+// transaction: that, and nothing else, happens before an acknowledgement. All
+// the rest, series by time, last values, windows of dedup keys, is an index
+// that can be made from the groups. It is made a few thousand readings at a
+// time by Run, off the way of the acknowledgement, and ends at a checkpoint;
+// what lies above the checkpoint is in memory, and Open reads it back from the
+// groups with the same function that Append uses. So an index is never newer
+// or older than the truth, and a reading costs a fraction of a key.
+//
+//	key                                     value
+//	g first(8)                              group: the packets from number first on
+//	i device 00 name 00 received(8) seq(8)  chunk: entries of one series, first one in the key
+//	k next(8)                               number that next stood at before SkipTo(next)
+//	l device 00 name                        newest entry of the series: seq(8) received(8)
+//	t first(8)                              segment: next(8) bytes(8) least received(8) latest(8)
+//	w sender(16) first(8)                   window: dedup keys of one sender, for 25 h
+//	m version                               format(4): 1
+//	m incarnation                           8 random bytes
+//	m checkpoint                            first number not indexed(8) latest received of a dedup key(8)
+//	m trimmed                               last number dropped(8)
+//	d                                       nothing; there for a moment to have the store written out
+//
+// Numbers are big-endian; a received time in a chunk key has its top bit
+// flipped so that it sorts. "m version" stands for the bytes "mversion".
+//
+// Group, checksummed together with its key:
+//
+//	0   1  format, 1
+//	1   1  clock quality
+//	2   8  received, Unix milliseconds
+//	10  4  packets
+//	14  4  readings
+//	18     packets: sender (uvarint: 0 no key, 1 new and 16 bytes follow, n the
+//	       (n-2)th), message (16) unless no key, uvarint readings, readings
+//	-4  4  CRC-32C
+//
+// Reading: series (uvarint: 0 new and device, name, unit follow, n the
+// (n-1)th); form (bits 0-2 kind of value, 3 has time, 4 has error); auth
+// (low half) and source (high half); value (int: varint, uint: uvarint, float:
+// 8 bytes, bool: 1, else uvarint length and bytes); time as varint difference
+// to received; error as uvarint length and bytes. A text of a series is a
+// uvarint: 0 new and length and bytes follow, n the (n-1)th.
+//
+// Chunk: uvarint entries, last received less first, last number less first;
+// then for each entry but the first number and received less the one before.
+// Received times in a chunk do not fall and span at most one hour: a query
+// from some time on begins one hour before it and is exact even where the
+// clock went back. Window: message (16), number less the one before as
+// uvarint, received less the one before as varint.
+//
+// # When the power goes
+//
+// Append: the group is there or not; an unacknowledged one may be there, and
+// the dedup keys in it recognise the repetition. Indexing: entries above the
+// checkpoint are ignored, and the next flush begins at the same number and so
+// writes the same keys. Dropping: "m trimmed" first takes a segment out of
+// sight; Open finishes the deletion. A sync that fails ends the process
+// ([ErrInDoubt]): the kernel may have dropped what it could not write.
+//
+// # Disk
+//
+// A full disk is no error to badger but a fault: it writes to mapped files.
+// So Append refuses while less than the reserve, and in any case 64 MiB, is
+// free, and Open does not open the store below that. At nine tenths of its own
+// cap the journal drops the oldest segments that [Journal.Trim] allows, and has
+// the store compacted, without which a deletion frees nothing for long;
+// appends wait for tens of milliseconds while the memory table is written out.
+// A journal whose clock jumps ahead drops nothing by it alone: age is also
+// measured against the newest reading.
+//
+// # Figures
+//
+// Two shared cores of an AMD EPYC server at 2.5 GHz, a synced write 0.2 to 0.5
+// ms, other work on the machine; one packet a reading, 50 devices with 4 names
+// each, every packet with a dedup key (BenchmarkAppend and the others here):
+//
+//	readings a commit          1       100     1000
+//	commit, ms                 0.21    0.95    2.2 to 6.9
+//	readings/s                 4,800   105,000 146,000 to 447,000
+//	encoded bytes a reading    96      50      36
+//	written bytes a reading    4,270   250     100 to 310 (all levels and indexes)
+//
+// A lone reading costs a page of 4 KiB because that is what a disk syncs:
+// hence linger. On disk a reading takes 45 to 75 bytes with its indexes. Open
+// after a kill with a million readings: 45 to 75 ms. Read of the newest 1000:
+// 0.1 ms, of the oldest 0.8; History of 1000 of one series that lie in 1000
+// groups of 100: 40 to 110 ms, in journal order 0.6. An idle journal holds 3.5
+// MB of memory besides mapped files; loaded at full speed, badger's builders
+// take some hundreds of megabytes for seconds unless GOMEMLIMIT is set.
+//
+// D4's question, badger alone or a log in front of it, is answered with badger
+// alone: one key a commit takes the indexes out of the acknowledgement, and
+// pruning holds up an append for no more than a memory table's writing.
+//
+// # Reading a journal that is in use
+//
+// Badger opens a directory for one process, and for reading only what was
+// closed. [OpenReadOnly] says so with [ErrUnclean]: then the command asks the
+// gateway, or, after a kill, opens the journal with [Open] like the gateway.
 package journal

@@ -12,6 +12,7 @@ import (
 	"github.com/dgraph-io/badger/v4"
 
 	"github.com/hedgerow-iot/hedgerow/batching"
+	"github.com/hedgerow-iot/hedgerow/batching/reading"
 )
 
 var (
@@ -148,7 +149,8 @@ func (j *Journal) Close() error {
 // Append implements [batching.Journal]: each group is one synced commit.
 //
 // A packet whose encoding may exceed [MaxPacket] is refused like a full disk,
-// with all others of the call: bound packets before.
+// with all others of the call: bound packets before. A reading that is not
+// valid leaves the journal as it was; the error wraps [reading.ErrLimit].
 func (j *Journal) Append(packets []batching.Packet, at batching.Stamp) (uint64, error) {
 	j.appendMu.Lock()
 	defer j.appendMu.Unlock()
@@ -181,8 +183,8 @@ func (j *Journal) Append(packets []batching.Packet, at batching.Stamp) (uint64, 
 
 // encode makes groups of at most about maxGroup bytes.
 func encode(packets []batching.Packet, first uint64, at batching.Stamp) (groups []*group, values [][]byte, err error) {
-	if len(packets) == 0 {
-		return nil, nil, errors.New("append nothing")
+	if len(packets) == 0 || at.Clock > reading.ClockBad {
+		return nil, nil, fmt.Errorf("append %d packets with clock quality %d", len(packets), at.Clock)
 	}
 	var w *groupWriter
 	finish := func() {
@@ -199,13 +201,8 @@ func encode(packets []batching.Packet, first uint64, at batching.Stamp) (groups 
 			return nil, nil, fmt.Errorf("%w: packet of %d readings may take %d bytes, at most %d",
 				batching.ErrBusy, len(p.Readings), bound, MaxPacket)
 		}
-		for k := range p.Readings {
-			if err := p.Readings[k].Validate(); err != nil {
-				return nil, nil, fmt.Errorf("append reading: %w", err)
-			}
-		}
-		if len(p.Readings) == 0 {
-			return nil, nil, errors.New("append packet without a reading")
+		if err := validate(p); err != nil {
+			return nil, nil, fmt.Errorf("append: %w", err)
 		}
 		if w == nil || len(w.buf)+bound > maxGroup {
 			finish()
@@ -215,6 +212,23 @@ func encode(packets []batching.Packet, first uint64, at batching.Stamp) (groups 
 	}
 	finish()
 	return groups, values, nil
+}
+
+// validate returns what would make a packet unreadable once it is stored.
+func validate(p *batching.Packet) error {
+	if len(p.Readings) == 0 {
+		return errors.New("packet without a reading")
+	}
+	for i := range p.Readings {
+		r := &p.Readings[i]
+		if err := r.Validate(); err != nil {
+			return err
+		}
+		if r.Auth > reading.AuthX509 || r.Source > reading.SourceHTTP {
+			return fmt.Errorf("%w: auth %d, source %d", reading.ErrLimit, r.Auth, r.Source)
+		}
+	}
+	return nil
 }
 
 // refuse counts a refusal.

@@ -267,12 +267,9 @@ func TestRecall(t *testing.T) {
 		}
 		t.Run(tt.name+" indexed", check)
 		j.windows.mu.Lock() // forget all
-		for _, w := range j.windows.senders {
-			j.windows.keys += maxWindowKeys
-			j.windows.evict()
-			j.windows.keys -= maxWindowKeys
-			_ = w
-		}
+		j.windows.keys += maxWindowKeys
+		j.windows.evict(evictFew)
+		j.windows.keys -= maxWindowKeys
 		left := len(j.windows.senders)
 		j.windows.mu.Unlock()
 		if left != 0 {

@@ -23,6 +23,9 @@ const (
 	// maxWindowKeys bounds the packets of all windows in memory, beyond those
 	// of the tail.
 	maxWindowKeys = 32 << 10
+	// evictFew is how many windows are looked at for each group, so that many
+	// that are not in the store yet hold up nobody.
+	evictFew = 128
 )
 
 // windows finds the packets that a sender repeats. The latest ones are in
@@ -79,7 +82,7 @@ func (ws *windows) add(g *group) {
 		w.keyed = append(w.keyed, k)
 		ws.keys++
 	})
-	ws.evict()
+	ws.evict(evictFew)
 }
 
 // touch returns the sender's window, the most recently used from now on.
@@ -94,10 +97,11 @@ func (ws *windows) touch(sender [16]byte) *window {
 	return w
 }
 
-// evict forgets windows that are in the store, the longest unused first. A
-// window without entries costs about as much as one with two.
-func (ws *windows) evict() {
-	for e := ws.used.Front(); e != nil && ws.keys+2*len(ws.senders) > maxWindowKeys; {
+// evict forgets windows that are in the store, the longest unused first, and
+// looks at that many at most. A window without entries costs about as much as
+// one with two.
+func (ws *windows) evict(most int) {
+	for e := ws.used.Front(); e != nil && most > 0 && ws.keys+2*len(ws.senders) > maxWindowKeys; most-- {
 		w := e.Value.(*window)
 		e = e.Next()
 		if n := len(w.keyed); n > 0 && w.keyed[n-1].seq >= ws.next {
@@ -117,7 +121,7 @@ func (ws *windows) stored(next uint64) {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
 	ws.next = next
-	ws.evict()
+	ws.evict(len(ws.senders))
 }
 
 // recall looks for the message among the last windowSize packets of its sender.
@@ -140,7 +144,7 @@ func (ws *windows) recall(key batching.Key, within time.Duration, now int64) (ui
 	if err := ws.load(w); err != nil {
 		return 0, false, err
 	}
-	defer ws.evict()
+	defer ws.evict(evictFew)
 	seq, ok := w.find(key.Message, oldest)
 	return seq, ok, nil
 }

@@ -1,0 +1,74 @@
+package journal
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"os/exec"
+	"testing"
+
+	"github.com/hedgerow-iot/hedgerow/batching"
+)
+
+const failingDir = "HEDGEROW_TEST_FAILING_DIR"
+
+// A sync that fails is never retried: the journal takes nothing more, and what
+// was acknowledged before is there at the next start.
+func TestFailedSyncLeavesTheJournalInDoubt(t *testing.T) {
+	if dir := os.Getenv(failingDir); dir != "" {
+		appendUntilFailure(t, dir)
+		return
+	}
+	strace, err := exec.LookPath("strace")
+	if err != nil {
+		t.Skip("needs strace to make msync fail")
+	}
+	dir := t.TempDir()
+	cmd := exec.Command(strace, "-f", "-qq", "-o", os.DevNull, "-e", "trace=msync", "-e", "inject=msync:error=EIO:when=40+",
+		os.Args[0], "-test.run=^TestFailedSyncLeavesTheJournalInDoubt$", "-test.v")
+	cmd.Env = append(os.Environ(), failingDir+"="+dir)
+	out, err := cmd.CombinedOutput()
+	if bytes.Contains(out, []byte("ptrace")) {
+		t.Skipf("strace may not trace here: %s", out)
+	}
+	if err != nil || !bytes.Contains(out, []byte("in doubt as it must be")) {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	j := open0(t, dir, Options{})
+	if rs := mustRead(t, j, 1, MaxLimit); len(rs) < acknowledged(t, dir) {
+		t.Errorf("%d readings of %d acknowledged", len(rs), acknowledged(t, dir))
+	}
+	checkNow(t, j)
+}
+
+func acknowledged(t *testing.T, dir string) int {
+	t.Helper()
+	b, err := os.ReadFile(dir + ".acknowledged")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(b)
+}
+
+// appendUntilFailure runs in a process of its own and notes a byte for every
+// acknowledgement.
+func appendUntilFailure(t *testing.T, dir string) {
+	j, err := Open(dir, Options{Reserve: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var acks []byte
+	for range 200 {
+		if _, err = j.Append([]batching.Packet{pack(num("a", "x", 1))}, batching.Stamp{}); err != nil {
+			break
+		}
+		acks = append(acks, 1)
+	}
+	if err := os.WriteFile(dir+".acknowledged", acks, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, again := j.Append([]batching.Packet{pack(num("a", "x", 1))}, batching.Stamp{}); !errors.Is(err, ErrInDoubt) || !errors.Is(again, ErrInDoubt) {
+		t.Fatalf("append: %v, then %v", err, again)
+	}
+	t.Log("in doubt as it must be after", len(acks))
+}
