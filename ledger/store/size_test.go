@@ -46,6 +46,22 @@ func TestASmallBlockTakesAtMost340BytesOnDiskAndOpeningManyIsQuick(t *testing.T)
 	}
 }
 
+func BenchmarkOpen200k(b *testing.B) {
+	dir := loaded(b, 200_000)
+	for b.Loop() {
+		s, err := Open(dir, Options{Reserve: 1})
+		if err != nil {
+			b.Fatal(err)
+		}
+		if tips, err := s.Tips(); len(tips) != 1 || err != nil {
+			b.Fatal(tips, err)
+		}
+		if err := s.Close(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 func BenchmarkMarks200k(b *testing.B) {
 	s := open(b, loaded(b, 200_000))
 	for b.Loop() {
