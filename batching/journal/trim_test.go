@@ -121,8 +121,7 @@ func TestRunIndexesAndEndsWithItsContext(t *testing.T) {
 	go func() { done <- j.Run(ctx) }()
 	mustAppend(t, j, 1, siteGroup(0, flushSize)...)
 	for j.Stats().Unindexed > 0 {
-		j.indexMu.Lock() // waits for a flush that is under way
-		j.indexMu.Unlock()
+		checkNow(t, j) // waits for a flush that is under way
 	}
 	cancel()
 	if err := <-done; err != nil {
