@@ -162,6 +162,9 @@ func (g *Gateway) Run(ctx context.Context, now <-chan struct{}) error {
 	}
 	g.log.Info("gateway started", "name", g.cfg.Name, "network", g.home.network.NetworkName,
 		"version", version, "data_dir", string(g.cfg.DataDir))
+	for _, w := range warnings(&g.cfg) {
+		g.log.Warn("configuration allows what is not safe", "alarm", w.Name, "text", w.Text)
+	}
 	err := storeError(g.stages.run(ctx, now, duration(g.cfg.Shutdown.Drain), g.log))
 	_ = os.Remove(g.cfg.runningPath())
 	if err = errors.Join(err, g.Close()); err == nil {

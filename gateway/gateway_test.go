@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -307,6 +308,13 @@ func TestConfigurationAdmitsNobodyByDefault(t *testing.T) {
 		t.Errorf("CoAP = %v, %v; want 2.04, it is anonymous", code, err)
 	}
 	r.readings(1)
+	var status struct{ Alarms []struct{ Name, Text string } }
+	r.get("/api/hedgerow/v1/status", &status)
+	if !slices.ContainsFunc(status.Alarms, func(a struct{ Name, Text string }) bool {
+		return a.Name == "anonymous_devices" && strings.HasPrefix(a.Text, "coap.anonymous")
+	}) {
+		t.Errorf("alarms %+v do not say that CoAP is anonymous", status.Alarms)
+	}
 	r.token = "a wrong token 123456"
 	for path, want := range map[string]int{"/api/core/v2/info": 401, "/api/hedgerow/v1/status": 401, "/health": 200, "/ready": 200} {
 		if code := r.get(path, nil); code != want {

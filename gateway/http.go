@@ -127,10 +127,11 @@ func warnings(cfg *Config) []admin.Alarm {
 	if cfg.Home != "" {
 		return all // the sandbox says what it is
 	}
-	for protocol, anonymous := range map[string]bool{"mqtt": cfg.MQTT.Anonymous, "coap": cfg.CoAP.Anonymous} {
-		if anonymous {
-			add("anonymous_devices", protocol+".anonymous: devices are admitted without login")
-		}
+	if cfg.MQTT.Anonymous {
+		add("anonymous_devices", "mqtt.anonymous: devices are admitted without login")
+	}
+	if cfg.CoAP.Anonymous {
+		add("anonymous_devices", "coap.anonymous: devices are admitted without login")
 	}
 	return all
 }

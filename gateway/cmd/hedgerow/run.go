@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os/exec"
 	"path/filepath"
 	"strings"
 
@@ -99,7 +100,7 @@ func printSandbox(w io.Writer, g *gateway.Gateway) {
 		fmt.Fprintf(&b, "  mosquitto_pub -h %s -p %s -q 1 -t readings/probe-1/temperature -m 21.5\n", host, port)
 	}
 	if coap != "" {
-		fmt.Fprintf(&b, "  coap-client -m put -e 48 coap://%s/readings/probe-2/humidity\n", coap)
+		fmt.Fprintf(&b, "  %s -m put -e 48 coap://%s/readings/probe-2/humidity\n", coapProgram(), coap)
 	}
 	token, err := filepath.Abs(cfg.API.Token.Ref)
 	if err != nil || cfg.API.Token.Scheme != "file" {
@@ -108,6 +109,17 @@ func printSandbox(w io.Writer, g *gateway.Gateway) {
 	fmt.Fprintf(&b, "  curl -H \"Authorization: Bearer $(cat %s)\" http://%s/api/hedgerow/v1/readings\n", shellQuote(token), http)
 	b.WriteString("\nStop with Ctrl-C.\n")
 	_, _ = io.WriteString(w, b.String()) // a closed stdout does not stop the gateway
+}
+
+// coapProgram returns the name under which libcoap's client is installed here:
+// distributions add the TLS library that it was built with.
+func coapProgram() string {
+	for _, name := range []string{"coap-client", "coap-client-notls", "coap-client-openssl", "coap-client-gnutls"} {
+		if _, err := exec.LookPath(name); err == nil {
+			return name
+		}
+	}
+	return "coap-client"
 }
 
 // shellQuote quotes a path for a POSIX shell when it needs it.
