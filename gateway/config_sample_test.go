@@ -193,8 +193,7 @@ Changes take effect at the next start.
 
 func manualTypes(t reflect.Type, path string, into map[string]string) {
 	into[path] = t.Name()
-	for i := range t.NumField() {
-		f := t.Field(i)
+	for f := range t.Fields() {
 		if key := f.Tag.Get("yaml"); key != "-" && f.Type.Kind() == reflect.Struct && f.Type != reflect.TypeFor[Secret]() {
 			manualTypes(f.Type, join(path, key), into)
 		}
@@ -205,16 +204,16 @@ func manualTypes(t reflect.Type, path string, into map[string]string) {
 func goName(structs map[string]string, section, key string) string {
 	t := reflect.TypeFor[Config]()
 	for name := range strings.SplitSeq(section, ".") {
-		for i := range t.NumField() {
-			if name != "" && t.Field(i).Tag.Get("yaml") == name {
-				t = t.Field(i).Type
+		for field := range t.Fields() {
+			if name != "" && field.Tag.Get("yaml") == name {
+				t = field.Type
 				break
 			}
 		}
 	}
-	for i := range t.NumField() {
-		if t.Field(i).Tag.Get("yaml") == key {
-			return t.Field(i).Name
+	for field := range t.Fields() {
+		if field.Tag.Get("yaml") == key {
+			return field.Name
 		}
 	}
 	return ""
