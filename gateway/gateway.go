@@ -165,6 +165,9 @@ func (g *Gateway) Run(ctx context.Context, now <-chan struct{}) error {
 	for _, w := range warnings(&g.cfg) {
 		g.log.Warn("configuration allows what is not safe", "alarm", w.Name, "text", w.Text)
 	}
+	if err := g.stores.journal.Ready(); err != nil {
+		g.log.Warn("readings are refused for now", "err", err)
+	}
 	err := storeError(g.stages.run(ctx, now, duration(g.cfg.Shutdown.Drain), g.log))
 	_ = os.Remove(g.cfg.runningPath())
 	if err = errors.Join(err, g.Close()); err == nil {
