@@ -97,7 +97,7 @@ func (s *Stage) recall(sub Submission, bytes int, insist bool) (*Receipt, error)
 	defer in.mu.Unlock()
 	if r := in.pending[sub.Key]; r != nil {
 		s.count.duplicates.Add(1)
-		return r, nil
+		return r.Again(), nil
 	}
 	commits := in.commits
 	if !insist {
@@ -110,14 +110,14 @@ func (s *Stage) recall(sub Submission, bytes int, insist bool) (*Receipt, error)
 	}
 	if ok {
 		s.count.duplicates.Add(1)
-		return &Receipt{done: in.none, first: first}, nil
+		return (&Receipt{done: in.none, first: first}).Again(), nil
 	}
 	if in.commits != commits {
 		return nil, nil
 	}
 	if r := in.pending[sub.Key]; r != nil { // came while the lock was open
 		s.count.duplicates.Add(1)
-		return r, nil
+		return r.Again(), nil
 	}
 	return s.add(sub.Packet, bytes)
 }

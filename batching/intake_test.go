@@ -56,14 +56,48 @@ func TestCopyJoinsThePacketThatWaits(t *testing.T) {
 		if err := errors.Join(err1, err2, err3, err4); err != nil {
 			t.Fatal(err)
 		}
-		if copy1 != first || copy2 != first {
-			t.Errorf("copies of a waiting packet have receipts of their own")
+		for i, c := range []*Receipt{copy1, copy2} {
+			if !resolved(c) || c.Err() != nil || c.First() != first.First() {
+				t.Errorf("copy %d of a waiting packet: %v, first %d, want %d", i+1, c.Err(), c.First(), first.First())
+			}
+		}
+		if first.Duplicate() || !copy1.Duplicate() || !copy2.Duplicate() || !copy3.Duplicate() {
+			t.Errorf("duplicate: %t, copies %t %t %t; want false, then true",
+				first.Duplicate(), copy1.Duplicate(), copy2.Duplicate(), copy3.Duplicate())
 		}
 		if !resolved(copy3) || copy3.Err() != nil || copy3.First() != first.First() {
 			t.Errorf("copy of a stored packet: %v, first %d, want %d", copy3.Err(), copy3.First(), first.First())
 		}
 		if got := r.Stats(); got.Acked != 1 || got.Duplicates != 3 || r.j.Next() != 2 {
 			t.Errorf("%d acked, %d duplicates, next %d", got.Acked, got.Duplicates, r.j.Next())
+		}
+		r.end()
+	})
+}
+
+// A copy that joined a packet which the journal refuses is refused, too: the
+// device must send it again.
+func TestCopyOfARefusedPacketIsRefused(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		r := newRig(t, nil)
+		r.j.delay, r.j.fail = time.Second, fmt.Errorf("disk below reserve: %w", ErrBusy)
+		sub := Submission{Packet: r.packet("x"), Recall: true, Within: time.Hour}
+		sub.Key = Key{Message: [16]byte{1}}
+		first, err1 := r.Submit(sub)
+		again, err2 := r.Submit(sub)
+		if err := errors.Join(err1, err2); err != nil {
+			t.Fatal(err)
+		}
+		<-again.Done()
+		if !errors.Is(first.Err(), ErrBusy) || !errors.Is(again.Err(), ErrBusy) || !again.Duplicate() {
+			t.Errorf("packet %v, its copy %v, duplicate %t; want ErrBusy twice, true", first.Err(), again.Err(), again.Duplicate())
+		}
+		third, err := r.Submit(sub)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if <-third.Done(); third.Err() != nil || third.Duplicate() {
+			t.Errorf("sent once more: %v, duplicate %t; want nil, false", third.Err(), third.Duplicate())
 		}
 		r.end()
 	})
