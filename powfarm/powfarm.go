@@ -246,6 +246,7 @@ func (f *Farm) finish(j *job, nonce uint64, err error) bool {
 func (f *Farm) work() {
 	var kernel curl.Kernel
 	var s curl.Searcher
+	var p pacer
 	for {
 		j, k := f.next()
 		if j == nil {
@@ -254,7 +255,7 @@ func (f *Farm) work() {
 		if k != kernel {
 			kernel, s = k, k.NewSearcher()
 		}
-		if nonce, found := f.search(s, j); found {
+		if nonce, found := f.search(s, j, &p); found {
 			f.answer(j, kernel, nonce)
 		}
 	}
@@ -275,19 +276,27 @@ func (f *Farm) next() (*job, curl.Kernel) {
 }
 
 // search tries nonces until one is found or the job has ended.
-func (f *Farm) search(s curl.Searcher, j *job) (nonce uint64, found bool) {
+func (f *Farm) search(s curl.Searcher, j *job, p *pacer) (nonce uint64, found bool) {
 	s.Reset(j.digest, j.zeros, rand.Uint64())
-	began := time.Now()
+	p.start()
+	began := p.began
 	for !found && !j.stop.Load() {
 		var tries int
+		p.enter()
 		nonce, found, tries = s.Batch()
-		f.tries.Add(uint64(tries))
-		now := time.Now()
-		f.searching.Add(int64(now.Sub(began)))
-		began = now
+		p.leave()
 		// Intake may be waiting for this processor; without this it would
 		// wait for the scheduler's time slice of 10 ms.
 		runtime.Gosched()
+		now := time.Now()
+		f.tries.Add(uint64(tries))
+		f.searching.Add(int64(now.Sub(began)))
+		began = now
+		if rest := p.rest(now); rest > 0 {
+			time.Sleep(rest)
+			p.start()
+			began = p.began
+		}
 	}
 	return nonce, found
 }

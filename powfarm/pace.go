@@ -1,0 +1,65 @@
+package powfarm
+
+import "time"
+
+// How a worker shares its processor with everything else on the box.
+const (
+	paceWindow = 2 * time.Millisecond // how often a worker looks back
+	paceClear  = 0.85                 // a worker that ran this much of a window was alone
+	paceLeast  = 0.1                  // a worker never rests more than nine parts in ten
+	paceRise   = 0.05                 // what a clear window gives back
+	paceFall   = 0.7                  // what is left of the share after a crowded one
+)
+
+// A pacer lets a worker step aside while others want its processor. An
+// acknowledgement takes microseconds of work and is waited for; a search takes
+// seconds and is not. On two cores the acknowledgement would otherwise wait
+// for the search at every hand-over between threads and processes, which cost
+// a third of the rate of confirmable CoAP requests.
+//
+// It notices others by the processor time that the worker did not get, so it
+// needs to know nothing about them, and rests for a part of the time that
+// grows while they are there. Where a thread's processor time cannot be had
+// it never rests. The zero pacer is ready; one goroutine uses it.
+type pacer struct {
+	share   float64       // of its time that the worker searches; 0 before the first window
+	began   time.Time     // of the window
+	ran     time.Duration // processor time in it
+	entered time.Duration // processor time of the thread when the batch began
+}
+
+// start begins the first window of a search.
+func (p *pacer) start() {
+	p.began, p.ran = time.Now(), 0
+}
+
+// enter and leave stand around each batch.
+func (p *pacer) enter() { p.entered = threadTime() }
+
+func (p *pacer) leave() { p.ran += threadTime() - p.entered }
+
+// rest returns how long the worker should sleep now, mostly 0. The window
+// ends with the rest; the caller calls start after it.
+func (p *pacer) rest(now time.Time) time.Duration {
+	window := now.Sub(p.began)
+	if window < paceWindow {
+		return 0
+	}
+	rest := p.adjust(window, p.ran)
+	p.began, p.ran = now, 0
+	return rest
+}
+
+// adjust takes a window in which the worker ran for a while and returns the
+// rest that is due after it.
+func (p *pacer) adjust(window, ran time.Duration) time.Duration {
+	switch {
+	case p.share == 0 || !threadTimed:
+		p.share = 1
+	case float64(ran) < paceClear*float64(window):
+		p.share = max(paceLeast, p.share*paceFall)
+	default:
+		p.share = min(1, p.share+paceRise)
+	}
+	return time.Duration(float64(window) * (1 - p.share) / p.share)
+}

@@ -1,0 +1,48 @@
+package powfarm
+
+import (
+	"testing"
+	"time"
+)
+
+func TestAWorkerAloneNeverRests(t *testing.T) {
+	var p pacer
+	for range 100 {
+		if rest := p.adjust(2*time.Millisecond, 1900*time.Microsecond); rest != 0 {
+			t.Fatalf("rests %v although it had its processor to itself", rest)
+		}
+	}
+}
+
+func TestACrowdedWorkerRestsMoreAndMoreButNotForEver(t *testing.T) {
+	var p pacer
+	p.adjust(2*time.Millisecond, 2*time.Millisecond)
+	last := time.Duration(0)
+	for range 50 {
+		rest := p.adjust(2*time.Millisecond, time.Millisecond)
+		if rest < last {
+			t.Fatalf("rests %v after %v", rest, last)
+		}
+		last = rest
+	}
+	if want := 18 * time.Millisecond; last.Round(time.Millisecond) != want {
+		t.Errorf("rests %v in the end, want %v", last, want)
+	}
+	for range 19 {
+		last = p.adjust(2*time.Millisecond, 2*time.Millisecond)
+	}
+	if last != 0 {
+		t.Errorf("still rests %v after 19 clear windows", last)
+	}
+}
+
+func TestAWindowIsJudgedWhenItIsOver(t *testing.T) {
+	p := pacer{share: 0.5}
+	p.start()
+	if rest := p.rest(p.began.Add(paceWindow / 2)); rest != 0 {
+		t.Errorf("rests %v in the middle of a window", rest)
+	}
+	if rest := p.rest(p.began.Add(paceWindow)); rest == 0 {
+		t.Error("does not rest after a window in which it got nothing")
+	}
+}
