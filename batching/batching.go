@@ -10,6 +10,7 @@ package batching
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/hedgerow-iot/hedgerow/batching/reading"
@@ -37,8 +38,57 @@ type Key struct {
 // A Packet is what one message of a device holds: it is stored whole or not
 // at all, as one record.
 type Packet struct {
-	Readings []reading.Reading // at least one, each valid; Seq and Received unset
+	Readings []reading.Reading // 1 to MaxPacket, each valid; Seq and Received unset
 	Key      Key
+}
+
+// Limits of a packet.
+const (
+	// MaxPacket is the most readings in one packet.
+	MaxPacket = 2000
+
+	// MaxPacketBytes is the largest [Packet.Bytes]. It is far above what a
+	// front end takes in one message.
+	MaxPacketBytes = 960 << 10
+
+	// MaxRaw is the longest value in bytes: the raw payload of a reading that
+	// could not be decoded. One reading must always fit into one block.
+	MaxRaw = 28 << 10
+)
+
+// Bytes returns a size that the packet does not exceed in a journal.
+func (p *Packet) Bytes() int {
+	n := 60
+	for i := range p.Readings {
+		r := &p.Readings[i]
+		n += 60 + len(r.Device) + len(r.Name) + len(r.Unit) + len(r.Value.AsString()) + len(r.Err)
+	}
+	return n
+}
+
+// Validate returns what keeps the packet from being stored, whatever room
+// there is. The error wraps [reading.ErrLimit]. Submit and every journal ask
+// it, so that nothing that waits for a commit can make it fail.
+func (p *Packet) Validate() error {
+	if n := len(p.Readings); n < 1 || n > MaxPacket {
+		return fmt.Errorf("%w: packet of %d readings, want 1 to %d", reading.ErrLimit, n, MaxPacket)
+	}
+	for i := range p.Readings {
+		r := &p.Readings[i]
+		if err := r.Validate(); err != nil {
+			return err
+		}
+		if n := len(r.Value.AsString()); n > MaxRaw {
+			return fmt.Errorf("%w: raw value has %d bytes, at most %d", reading.ErrLimit, n, MaxRaw)
+		}
+		if r.Auth > reading.AuthX509 || r.Source > reading.SourceHTTP {
+			return fmt.Errorf("%w: authentication %d, source %d", reading.ErrLimit, r.Auth, r.Source)
+		}
+	}
+	if n := p.Bytes(); n > MaxPacketBytes {
+		return fmt.Errorf("%w: packet of %d readings may take %d bytes, at most %d", reading.ErrLimit, len(p.Readings), n, MaxPacketBytes)
+	}
+	return nil
 }
 
 // A Submission is a packet together with how to recognise its repetition.
@@ -65,7 +115,8 @@ type Journal interface {
 	// stamps them, and returns the first number once all of them are on
 	// stable storage; or stores none and returns an error. The error wraps
 	// ErrBusy when the disk or the journal is full; any other error leaves
-	// the journal in doubt and must end the process.
+	// the journal in doubt and must end the process. Every packet is one that
+	// Validate accepts.
 	Append(packets []Packet, at Stamp) (first uint64, err error)
 	// Recall returns the first sequence number of the stored packet with this
 	// key, if it is among the last ones of its sender and not older than

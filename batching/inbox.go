@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"sync"
 	"time"
-
-	"github.com/hedgerow-iot/hedgerow/batching/reading"
 )
 
 // Limits of what waits for a commit.
@@ -14,16 +12,6 @@ const (
 	groupBytes    = 512 << 10 // or about this many bytes
 	inboxReadings = 16000     // more waiting than this is refused
 	inboxBytes    = 4 << 20
-
-	// MaxPacket is the most readings in one packet.
-	MaxPacket = groupReadings
-
-	// MaxRaw is the longest value, in bytes, that Submit accepts: the raw
-	// payload of a reading that could not be decoded. One reading must always
-	// fit into one block.
-	MaxRaw = 28 << 10
-
-	readingOverhead = 48 // bytes of a reading beside its texts, roughly
 )
 
 // A group is what one commit stores.
@@ -64,14 +52,14 @@ func (in *inbox) init() {
 // must not change them.
 //
 // The error wraps [ErrBusy] when too much is waiting or the journal is full,
-// [ErrClosed] after CloseIntake, and [reading.ErrLimit] when a reading or the
-// packet is larger than anything the gateway stores.
+// [ErrClosed] after CloseIntake, and [reading.ErrLimit] when [Packet.Validate]
+// says that the gateway never stores such a packet.
 func (s *Stage) Submit(sub Submission) (*Receipt, error) {
-	bytes, err := weigh(sub.Readings)
-	if err != nil {
+	if err := sub.Validate(); err != nil {
 		s.count.refused.Add(1)
 		return nil, err
 	}
+	bytes := sub.Bytes()
 	if !sub.Recall || sub.Key == (Key{}) {
 		s.inbox.mu.Lock()
 		r, err := s.add(sub.Packet, bytes)
@@ -169,26 +157,6 @@ func (s *Stage) admit(readings, bytes int) error {
 		in.refusing = false
 	}
 	return nil
-}
-
-// weigh checks the readings of a packet and estimates how many bytes they
-// take in the journal.
-func weigh(rs []reading.Reading) (bytes int, err error) {
-	if n := len(rs); n < 1 || n > MaxPacket {
-		return 0, fmt.Errorf("%w: packet of %d readings, want 1 to %d", reading.ErrLimit, n, MaxPacket)
-	}
-	for i := range rs {
-		r := &rs[i]
-		if err := r.Validate(); err != nil {
-			return 0, err
-		}
-		value := len(r.Value.AsString())
-		if value > MaxRaw {
-			return 0, fmt.Errorf("%w: raw value has %d bytes, at most %d", reading.ErrLimit, value, MaxRaw)
-		}
-		bytes += len(r.Device) + len(r.Name) + len(r.Unit) + len(r.Err) + value + readingOverhead
-	}
-	return bytes, nil
 }
 
 // signal wakes the collector.

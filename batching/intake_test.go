@@ -297,7 +297,16 @@ func TestSubmitRefusesWhatCannotBeStored(t *testing.T) {
 	unnamed := r.packet("x")
 	unnamed.Readings[0].Name = ""
 	many := Packet{Readings: make([]reading.Reading, MaxPacket+1)}
+	var large Packet // each reading may be stored, all of them together not
+	for range MaxPacketBytes/MaxRaw + 1 {
+		r := raw.Readings[0]
+		r.Value = reading.Bytes(make([]byte, MaxRaw))
+		large.Readings = append(large.Readings, r)
+	}
+	odd := r.packet("x")
+	odd.Readings[0].Auth = 9
 	for name, p := range map[string]Packet{
+		"too many bytes": large, "authentication unknown": odd,
 		"no reading": {}, "too many readings": many, "no name": unnamed, "raw value too long": raw,
 		"text too long": r.packet(strings.Repeat("x", reading.MaxText+1)),
 	} {

@@ -21,8 +21,8 @@ func TestGroupDecodesToWhatWasEncoded(t *testing.T) {
 		for _, p := range rapid.SliceOfN(genPacket, 1, 20).Draw(t, "packets") {
 			before := len(w.buf)
 			w.add(&p)
-			if n := len(w.buf) - before; n > packetBound(&p) {
-				t.Fatalf("packet took %d bytes, bound %d", n, packetBound(&p))
+			if n := len(w.buf) - before; n > p.Bytes() {
+				t.Fatalf("packet took %d bytes, bound %d", n, p.Bytes())
 			}
 		}
 		g, err := decodeGroup(w.g.first, w.value())

@@ -18,9 +18,6 @@ const (
 	groupHeader = 1 + 1 + 8 + 4 + 4
 	// maxGroup is where a group is cut into the next one; a packet is never cut.
 	maxGroup = 512 << 10
-	// MaxPacket bounds the encoded size of one packet. It is far above what a
-	// front end takes in one message.
-	MaxPacket = 960 << 10
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -49,16 +46,6 @@ func (g *group) size() int64 {
 		n += len(g.readings[i].Value.AsString()) + len(g.readings[i].Err)
 	}
 	return int64(n)
-}
-
-// packetBound returns a size that the encoding of p does not exceed.
-func packetBound(p *batching.Packet) int {
-	n := 10 + 16 + 16 + 10
-	for i := range p.Readings {
-		r := &p.Readings[i]
-		n += 60 + len(r.Device) + len(r.Name) + len(r.Unit) + len(r.Value.AsString()) + len(r.Err)
-	}
-	return n
 }
 
 // A groupWriter builds a group and its encoding at once. Its texts are copies:
@@ -437,7 +424,7 @@ func (p *groupParser) value(kind reading.Kind) (v reading.Value, err error) {
 		}
 		p.b = p.b[size:]
 	case reading.KindString, reading.KindBytes:
-		s, err := p.text(maxGroup + MaxPacket)
+		s, err := p.text(batching.MaxPacketBytes)
 		if err != nil {
 			return v, err
 		}

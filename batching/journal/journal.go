@@ -148,9 +148,9 @@ func (j *Journal) Close() error {
 
 // Append implements [batching.Journal]: each group is one synced commit.
 //
-// A packet whose encoding may exceed [MaxPacket] is refused like a full disk,
-// with all others of the call: bound packets before. A reading that is not
-// valid leaves the journal as it was; the error wraps [reading.ErrLimit].
+// A packet that is not valid leaves the journal as it was, and the others of
+// the call are not stored either; the error wraps [reading.ErrLimit]. The
+// stage asks [batching.Packet.Validate] before.
 func (j *Journal) Append(packets []batching.Packet, at batching.Stamp) (uint64, error) {
 	j.appendMu.Lock()
 	defer j.appendMu.Unlock()
@@ -196,15 +196,10 @@ func encode(packets []batching.Packet, first uint64, at batching.Stamp) (groups 
 	}
 	for i := range packets {
 		p := &packets[i]
-		bound := packetBound(p)
-		if bound > MaxPacket {
-			return nil, nil, fmt.Errorf("%w: packet of %d readings may take %d bytes, at most %d",
-				batching.ErrBusy, len(p.Readings), bound, MaxPacket)
-		}
-		if err := validate(p); err != nil {
+		if err := p.Validate(); err != nil {
 			return nil, nil, fmt.Errorf("append: %w", err)
 		}
-		if w == nil || len(w.buf)+bound > maxGroup {
+		if w == nil || len(w.buf)+p.Bytes() > maxGroup {
 			finish()
 			w = newGroupWriter(first, at)
 		}
@@ -212,23 +207,6 @@ func encode(packets []batching.Packet, first uint64, at batching.Stamp) (groups 
 	}
 	finish()
 	return groups, values, nil
-}
-
-// validate returns what would make a packet unreadable once it is stored.
-func validate(p *batching.Packet) error {
-	if len(p.Readings) == 0 {
-		return errors.New("packet without a reading")
-	}
-	for i := range p.Readings {
-		r := &p.Readings[i]
-		if err := r.Validate(); err != nil {
-			return err
-		}
-		if r.Auth > reading.AuthX509 || r.Source > reading.SourceHTTP {
-			return fmt.Errorf("%w: auth %d, source %d", reading.ErrLimit, r.Auth, r.Source)
-		}
-	}
-	return nil
 }
 
 // refuse counts a refusal.

@@ -463,16 +463,21 @@ func TestFailedCommitEndsTheJournal(t *testing.T) {
 
 func TestLargePacketsAreSplitBetweenGroupsOrRefused(t *testing.T) {
 	j := open0(t, t.TempDir(), Options{})
-	raw := func(n int) batching.Packet {
-		return pack(reading.Reading{Device: "a", Name: "x", Value: reading.Bytes(make([]byte, n)), Err: "too long"})
+	raw := func(n int) (p batching.Packet) { // of n readings with 20 KiB each
+		for range n {
+			p.Readings = append(p.Readings, reading.Reading{
+				Device: "a", Name: "x", Value: reading.Bytes(make([]byte, 20<<10)), Err: "too long"})
+		}
+		return p
 	}
-	first := mustAppend(t, j, 1, raw(300<<10), raw(300<<10), raw(900<<10), raw(1))
-	if first != 1 || j.Next() != 5 || j.Stats().Groups != 4 {
+	first := mustAppend(t, j, 1, raw(15), raw(15), raw(45), raw(1))
+	if first != 1 || j.Next() != 77 || j.Stats().Groups != 4 {
 		t.Errorf("append = %d, next %d, %d groups", first, j.Next(), j.Stats().Groups)
 	}
-	_, err := j.Append([]batching.Packet{raw(1), raw(MaxPacket)}, batching.Stamp{})
-	if !errors.Is(err, batching.ErrBusy) || j.Next() != 5 {
+	_, err := j.Append([]batching.Packet{raw(1), raw(48)}, batching.Stamp{})
+	if !errors.Is(err, reading.ErrLimit) || j.Next() != 77 {
 		t.Errorf("append of too much = %v, next %d", err, j.Next())
 	}
+	mustAppend(t, j, 1, raw(1))
 	checkNow(t, j)
 }
