@@ -30,6 +30,10 @@ func (s *Stage) attachAll(ctx context.Context, end func(), batches <-chan *batch
 			return nil
 		}
 		err := s.attach(ctx, b)
+		if err != nil && ctx.Err() == nil && !s.stopped(err) && s.resolve(b, err) {
+			<-s.seal.slots
+			continue
+		}
 		switch {
 		case err == nil:
 		case ctx.Err() != nil, s.stopped(err):
@@ -60,7 +64,7 @@ func (s *Stage) attach(ctx context.Context, b *batch) error {
 	tried := false
 	return s.retry(ctx, "attachment", func() error {
 		if tried { // the ledger may have come further than its answer said
-			if _, ok, err := s.ledger.Marked(b.first()); err != nil || ok {
+			if marked, err := s.marked(b); err != nil || marked.count() == uint64(b.count) {
 				return err
 			}
 		}
@@ -72,6 +76,42 @@ func (s *Stage) attach(ctx context.Context, b *batch) error {
 		s.log.Debug("batch attached", "first", b.first(), "last", b.last(), "readings", b.count, "block", id)
 		return nil
 	})
+}
+
+// marked returns those of the batch's numbers that stand in a block.
+func (s *Stage) marked(b *batch) (set runset, err error) {
+	for _, run := range b.runs {
+		for seq := run[0]; seq <= run[1]; seq++ {
+			_, ok, err := s.ledger.Marked(seq)
+			if err != nil {
+				return nil, fmt.Errorf("look for the block of reading %d: %w", seq, err)
+			}
+			if ok {
+				set = set.add([2]uint64{seq, seq})
+			}
+		}
+	}
+	return set, nil
+}
+
+// resolve deals with a batch that the ledger refused for good. When some of
+// its readings stand in another block, that is why: they are done, and the
+// others are batched again. It returns false when none does.
+func (s *Stage) resolve(b *batch, cause error) bool {
+	marked, err := s.marked(b)
+	if err != nil || len(marked) == 0 {
+		return false
+	}
+	rest := runset(slices.Clone(b.runs))
+	for _, run := range marked {
+		rest = rest.without(run)
+	}
+	s.log.Warn("batch refused, its readings stand in another block in part: the others are batched again",
+		"first", b.first(), "last", b.last(), "marked", marked.count(), "again", rest.count(), "err", cause)
+	s.flight.gone(marked)
+	s.flight.drop(b)
+	s.seal.again(rest)
+	return true
 }
 
 // retry calls f until it returns anything but a transient error, or ctx ends.

@@ -106,6 +106,45 @@ func TestLastingErrorEndsTheStage(t *testing.T) {
 	})
 }
 
+// The ledger refuses a batch for good when one of its readings stands in a
+// block already, as after an attachment that was given up and stored after
+// all. The others are batched again: nobody dies of it.
+func TestBatchWithReadingsAttachedElsewhereIsMadeAnew(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		r := newRig(t, nil)
+		r.p.takes = time.Second
+		recs := r.submitMany(5)
+		<-recs[4].Done()
+		<-time.After(DefaultMaxAge + 500*time.Millisecond) // sealed, not attached
+		other := stardust.BlockID{7}
+		r.l.mu.Lock()
+		r.l.marks[1], r.l.marks[4] = other, other
+		r.l.mu.Unlock()
+		<-time.After(10 * time.Second)
+		synctest.Wait()
+		for seq := uint64(1); seq <= 5; seq++ {
+			state, id, err := r.State(seq)
+			if state != Attached || err != nil || (id == other) != (seq == 1 || seq == 4) {
+				t.Errorf("reading %d: %s in %v, %v", seq, state, id, err)
+			}
+		}
+		if got := r.l.batches(t); len(got) != 1 || fmt.Sprint(got[0]) != "[[2 3] [5 5]]" {
+			t.Errorf("batches of %v, want 2, 3 and 5 in one", got)
+		}
+		if got := r.Stats(); got.LowWater != 5 || got.Backlog != (Backlog{}) {
+			t.Errorf("stats %+v", got)
+		}
+		rec := r.submit("later")
+		<-time.After(10 * time.Second)
+		if state, _, err := r.State(rec.First()); state != Attached {
+			t.Errorf("a later reading: %s, %v", state, err)
+		}
+		if err := r.end(); err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+}
+
 func TestStoppedLedgerIsNoError(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		r := newRig(t, nil)

@@ -192,6 +192,8 @@ func (l *memLedger) Attach(_ context.Context, b *stardust.Block, runs [][2]uint6
 		if _, ok := l.marks[r.Seq]; ok {
 			return id, fmt.Errorf("reading %d is attached twice", r.Seq)
 		}
+	}
+	for _, r := range batch.Readings {
 		l.marks[r.Seq] = id
 		l.seen[r.Value.Text()]++
 	}

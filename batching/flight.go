@@ -88,6 +88,11 @@ func (f *flight) gone(runs [][2]uint64) {
 // landed notes that a batch is attached.
 func (f *flight) landed(b *batch) {
 	f.gone(b.runs)
+	f.drop(b)
+}
+
+// drop notes that a batch is on its way no more.
+func (f *flight) drop(b *batch) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for i := range f.flying {

@@ -12,12 +12,26 @@ type runset [][2]uint64
 
 // add returns the set with the numbers of run in it.
 func (s runset) add(run [2]uint64) runset {
-	i := sort.Search(len(s), func(i int) bool { return s[i][1]+1 >= run[0] })
+	// Nothing is added to: an open run ends at the highest number there is.
+	i := sort.Search(len(s), func(i int) bool { return s[i][1] >= max(run[0], 1)-1 })
 	j := i
-	for ; j < len(s) && s[j][0] <= run[1]+1; j++ {
+	for ; j < len(s) && max(s[j][0], 1)-1 <= run[1]; j++ {
 		run[0], run[1] = min(run[0], s[j][0]), max(run[1], s[j][1])
 	}
 	return slices.Replace(s, i, j, run)
+}
+
+// without returns the set without the numbers of run.
+func (s runset) without(run [2]uint64) (out runset) {
+	for _, r := range s {
+		if r[0] < run[0] {
+			out = append(out, [2]uint64{r[0], min(r[1], run[0]-1)})
+		}
+		if r[1] > run[1] {
+			out = append(out, [2]uint64{max(r[0], run[1]+1), r[1]})
+		}
+	}
+	return out
 }
 
 // count returns how many numbers the set holds.

@@ -37,6 +37,17 @@ func TestRunsetIsASet(t *testing.T) {
 		if s.count() != uint64(len(has)) || s.prefix() != prefix || s.last() != last {
 			t.Fatalf("%v has count %d, prefix %d, last %d; want %d, %d, %d", s, s.count(), s.prefix(), s.last(), len(has), prefix, last)
 		}
+		taken := [2]uint64{rapid.Uint64Range(1, 60).Draw(t, "taken"), 0}
+		taken[1] = taken[0] + rapid.Uint64Range(0, 6).Draw(t, "more taken")
+		left := s.without(taken)
+		for n := uint64(1); n < 100; n++ {
+			if got := left.below(n+1) - left.below(n); (got == 1) != (has[n] && (n < taken[0] || n > taken[1])) {
+				t.Fatalf("%v without %v is %v, wrong at %d", s, taken, left, n)
+			}
+		}
+		if got := s.rest().add(taken); got.last() != math.MaxUint64 || got.below(taken[1]+1)-got.below(taken[0]) != taken[1]-taken[0]+1 {
+			t.Fatalf("%v with %v is %v", s.rest(), taken, got)
+		}
 		through, end := rapid.Uint64Range(0, 70).Draw(t, "through"), rapid.Uint64Range(0, 90).Draw(t, "end")
 		want := uint64(0)
 		for n := through + 1; n < end; n++ {

@@ -16,9 +16,10 @@ type sealer struct {
 	slots chan struct{} // one token for each batch that an attacher is busy with
 	tag   []byte
 
-	mu    sync.Mutex // guards fresh and over
+	mu    sync.Mutex // guards the fields below
 	fresh time.Time  // of the first commit since the sealer looked, or zero
 	over  bool       // nothing more will be stored
+	back  runset     // numbers to be batched once more
 
 	// The rest belongs to the goroutine in sealAll.
 	envelopes *envelope.Sealer
@@ -54,6 +55,19 @@ func (sl *sealer) intakeOver() {
 	sl.signal()
 }
 
+// again gives back what a batch held that cannot be attached as it is.
+func (sl *sealer) again(runs runset) {
+	sl.mu.Lock()
+	defer sl.mu.Unlock()
+	for _, run := range runs {
+		sl.back = sl.back.add(run)
+	}
+	if sl.fresh.IsZero() {
+		sl.fresh = time.Now()
+	}
+	sl.signal()
+}
+
 func (sl *sealer) signal() {
 	select {
 	case sl.wake <- struct{}{}:
@@ -61,11 +75,15 @@ func (sl *sealer) signal() {
 	}
 }
 
-// look returns what the other goroutines told since the last call.
+// look takes in what the other goroutines told since the last call.
 func (sl *sealer) look() (fresh time.Time, over bool) {
 	sl.mu.Lock()
 	defer sl.mu.Unlock()
 	fresh, sl.fresh = sl.fresh, time.Time{}
+	for _, run := range sl.back {
+		sl.todo = sl.todo.add(run)
+	}
+	sl.back = nil
 	return fresh, sl.over
 }
 

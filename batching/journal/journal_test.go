@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -98,7 +99,12 @@ func killed(t testing.TB, dir string) string {
 	for range 100 {
 		to := t.TempDir()
 		before, err := filepath.Glob(filepath.Join(dir, "*"))
-		for _, name := range before {
+		order := slices.Clone(before)
+		// First the manifest: a table that it names by then is whole.
+		slices.SortStableFunc(order, func(a, b string) int {
+			return strings.Compare(filepath.Ext(a), filepath.Ext(b))
+		})
+		for _, name := range order {
 			if err == nil {
 				err = copySparse(name, filepath.Join(to, filepath.Base(name)))
 			}
