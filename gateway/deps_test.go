@@ -45,7 +45,7 @@ func edges() map[string]row {
 		"ledger/store":   {"ledger ledger/stardust", badger + " " + sys},
 		"ledger/api":     {"ledger ledger/stardust ledger/network powfarm/curl", ""},
 
-		"powfarm": {"powfarm/curl", sync},
+		"powfarm": {"powfarm/curl", sync + " " + sys},
 
 		"batching/envelope": {"batching/reading ledger/stardust", cbor + " github.com/veraison/go-cose github.com/klauspost/compress " + crypto},
 		"batching":          {"batching/reading batching/envelope ledger/stardust", sync},

@@ -75,7 +75,7 @@ func (s *stages) handler(g *Gateway) (http.Handler, error) {
 		Settings:  func() any { return settings(cfg) },
 		Listeners: func() []admin.Listener { return adminListeners(g.sockets.named) },
 		Warnings:  func() []admin.Alarm { return warnings(cfg) },
-		Clock:     func() (time.Time, reading.Clock) { return clock() },
+		Clock:     newClock(),
 	}, admin.Sources{
 		Journal: s.journal, Stage: s.batching, Ledger: s.ledger, Farm: s.farm,
 		FrontEnds: s.frontEnds,

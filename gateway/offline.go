@@ -60,7 +60,7 @@ func OpenOffline(cfg Config, log *slog.Logger) (_ *Offline, err error) {
 	o.stage = resting{l}
 	o.Handler, err = admin.New(admin.Config{
 		Name: cfg.Name, Version: version, Token: o.token, Network: f,
-		Settings: func() any { return settings(&cfg) }, Clock: clock,
+		Settings: func() any { return settings(&cfg) }, Clock: newClock(),
 	}, admin.Sources{
 		Journal: o.stores.journal, Stage: o.stage, Ledger: l, Farm: noFarm{},
 	}, log)

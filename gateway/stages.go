@@ -44,7 +44,7 @@ func newStages(g *Gateway) (s *stages, err error) {
 		Gateway: cfg.Name, Key: g.home.key, Genesis: g.home.network.Hash(),
 		Linger: linger(cfg.Journal.Linger), MaxAge: duration(cfg.Batching.MaxAge),
 		TipRefresh: duration(cfg.Powfarm.TipRefresh), MaxReadings: cfg.Batching.MaxReadings,
-		Target: int(cfg.Batching.Target), Clock: clock,
+		Target: int(cfg.Batching.Target), Clock: newClock(),
 		Transient: transient, Stopped: stopped, Log: log.With("stage", "batching"),
 	}, s.journal, s.farm, s.ledger)
 	if err != nil {
