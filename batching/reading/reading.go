@@ -71,8 +71,9 @@ func (s Source) String() string { return [...]string{"mqtt", "coap", "http"}[min
 
 // A Reading is one value from one device.
 type Reading struct {
-	// Seq is the reading's number in this gateway's journal, from 1 without
-	// gaps; 0 until the journal has stored it.
+	// Seq is the reading's number in this gateway's journal, from 1 and
+	// without gaps but for numbers that a lost journal is known to have given;
+	// 0 until the journal has stored it.
 	Seq    uint64
 	Device string // 1 to MaxDevice bytes of UTF-8
 	Name   string // what was measured; 1 to MaxName bytes of UTF-8
