@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
 	"io"
@@ -58,6 +59,7 @@ func Override(c Config, set []string) (Config, error) {
 // the problems.
 func decode(file string, text []byte, set []string) (*decoder, Config) {
 	c, d := Default(), newDecoder(file)
+	text = bytes.TrimPrefix(text, []byte("\xef\xbb\xbf")) // some editors begin a file with it
 	switch {
 	case len(text) > maxConfig:
 		d.problems = append(d.problems, Problem{File: file, Text: "the file is larger than " + Size(maxConfig).String()})
@@ -144,7 +146,7 @@ func bound(like reflect.Value, text string) int64 {
 
 func nearest(word string, words []string) string {
 	for _, w := range words {
-		if editDistance(word, w) <= 2 {
+		if editDistance(strings.ToLower(word), w) <= 2 {
 			return "; did you mean " + w + "?"
 		}
 	}

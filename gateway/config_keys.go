@@ -41,6 +41,7 @@ func join(section, key string) string {
 // nearest key of the same section, or the place where a key of this name
 // stands.
 func suggest(section reflect.Value, path, name string) string {
+	name = strings.ToLower(name)
 	best, distance := "", math.MaxInt
 	for _, key := range keysOf(section) {
 		if n := editDistance(name, key); n < distance {
@@ -54,7 +55,7 @@ func suggest(section reflect.Value, path, name string) string {
 		}
 	})
 	switch {
-	case distance <= max(1, len(best)/3) && (distance == 1 || len(elsewhere) == 0):
+	case distance <= max(1, len(best)/3) && (distance <= 1 || len(elsewhere) == 0):
 		return fmt.Sprintf("; did you mean %s?", join(path, best))
 	case len(elsewhere) > 0:
 		return fmt.Sprintf("; did you mean %s?", strings.Join(elsewhere, " or "))
@@ -77,28 +78,32 @@ func each(v reflect.Value, path string, yield func(key string, v reflect.Value, 
 	}
 }
 
-// editDistance counts the insertions, deletions and replacements that turn a
-// into b. Long keys are not compared: they are no slip of the hand.
+// editDistance counts the insertions, deletions, replacements and swaps of
+// neighbours that turn a into b. Long keys are not compared: they are no slip
+// of the hand.
 func editDistance(a, b string) int {
 	if len(a) > 64 {
 		return math.MaxInt
 	}
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := 1
-			if a[i] == b[j] {
-				cost = 0
+	rows := make([][]int, len(a)+1) // rows[i][j]: from the first i of a to the first j of b
+	for i := range rows {
+		rows[i] = make([]int, len(b)+1)
+		for j := range rows[i] {
+			switch {
+			case i == 0 || j == 0:
+				rows[i][j] = i + j
+				continue
+			case a[i-1] == b[j-1]:
+				rows[i][j] = rows[i-1][j-1]
+				continue
 			}
-			diagonal, row[j+1] = row[j+1], min(row[j+1]+1, row[j]+1, diagonal+cost)
+			rows[i][j] = 1 + min(rows[i-1][j], rows[i][j-1], rows[i-1][j-1])
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				rows[i][j] = min(rows[i][j], 1+rows[i-2][j-2])
+			}
 		}
 	}
-	return row[len(b)]
+	return rows[len(a)][len(b)]
 }
 
 // eachValue calls yield with every key and its value as it is written in a

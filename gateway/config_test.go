@@ -124,6 +124,11 @@ func TestParseValues(t *testing.T) {
 		{"relative path", "data_dir: data\n", nil, func(c Config) any { return c.DataDir }, Path("/etc/x/data"), ""},
 		{"relative secret", "api: {token: file:t}\n", nil, func(c Config) any { return c.API.Token }, Secret{"file", "/etc/x/t"}, ""},
 		{"set path stays", "", []string{"data_dir=data"}, func(c Config) any { return c.DataDir }, Path("data"), ""},
+		{"swapped letters", "nmae: a\n", nil, nil, nil, "did you mean name?"},
+		{"capital key", "MQTT: {}\n", nil, nil, nil, "did you mean mqtt?"},
+		{"capital key of another section", "Linger: 5ms\n", nil, nil, nil, "did you mean journal.linger?"},
+		{"capital word", "log: {level: INFO}\n", nil, nil, nil, "did you mean info?"},
+		{"byte order mark", "\xef\xbb\xbfname: b\r\n", nil, func(c Config) any { return c.Name }, "b", ""},
 		{"credential path", "identity: credential:../x\n", nil, nil, nil, "not a path"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -136,6 +136,13 @@ func (d *Duration) set(text string) error {
 	return nil
 }
 
+// ParseDuration reads a duration as a configuration writes it.
+func ParseDuration(text string) (time.Duration, error) {
+	var d Duration
+	err := d.set(text)
+	return time.Duration(d), err
+}
+
 // String returns the shortest exact form, such as 400d or 5ms.
 func (d Duration) String() string {
 	v := time.Duration(d)

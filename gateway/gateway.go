@@ -11,9 +11,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/hedgerow-iot/hedgerow/batching"
@@ -62,8 +65,11 @@ func New(cfg Config, log *slog.Logger) (_ *Gateway, err error) {
 		return nil, err
 	}
 	for _, l := range g.sockets.named {
-		if l.Instead != "" {
+		switch {
+		case l.Instead != "":
 			log.Warn("address taken, another port found", "protocol", l.Protocol, "wanted", l.Instead, "address", l.Address)
+		case g.cfg.Home == "": // the sandbox's command prints them
+			log.Info("listening", "protocol", l.Protocol, "address", l.Address)
 		}
 	}
 	if g.stages, err = newStages(g); err != nil {
@@ -108,6 +114,9 @@ type stores struct {
 // openStores opens both stores, or none.
 func openStores(cfg *Config, log *slog.Logger) (*stores, error) {
 	dir := string(cfg.DataDir)
+	if exists(filepath.Join(dir, "journal")) && !exists(filepath.Join(dir, "ledger")) {
+		log.Error("the ledger is missing and is made anew; what the journal keeps is attached again", "data_dir", dir)
+	}
 	j, err := journal.Open(filepath.Join(dir, "journal"), journal.Options{
 		MaxDisk: int64(cfg.Journal.MaxDisk), Reserve: int64(cfg.Journal.Reserve),
 		Retention: duration(cfg.Journal.Retention), Log: log.With("store", "journal"),
@@ -131,15 +140,32 @@ func (s *stores) close() error {
 	return errors.Join(storeError(s.ledger.Close()), storeError(s.journal.Close()))
 }
 
-// openError marks the errors of opening a store that a restart does not heal:
-// all but the operating system's own and a full disk. The store's library has
-// no name for most kinds of damage.
+// openError marks the errors of opening a store that a restart does not heal.
+// The library under the stores has no name for most kinds of damage; what it
+// reports is taken for damage unless the disk is full or the operating system
+// refused something.
 func openError(err error) error {
-	var errno syscall.Errno
-	if errors.As(err, &errno) || errors.Is(err, journal.ErrDiskFull) || errors.Is(err, store.ErrDiskFull) {
+	marked := storeError(err)
+	switch {
+	case errors.Is(marked, ErrStore):
+		return marked
+	case errors.Is(err, journal.ErrDiskFull), errors.Is(err, store.ErrDiskFull), refusedBySystem(err):
 		return err
 	}
 	return fmt.Errorf("%w: %w", ErrStore, err)
+}
+
+// refusedBySystem reports whether err is the operating system's. The library
+// under the stores keeps only the text of most errors, so that is looked at
+// too, for those that a whole store can meet.
+func refusedBySystem(err error) bool {
+	if errno := syscall.Errno(0); errors.As(err, &errno) || errors.Is(err, fs.ErrPermission) {
+		return true
+	}
+	return slices.ContainsFunc([]syscall.Errno{
+		syscall.EACCES, syscall.EPERM, syscall.EROFS, syscall.ENOSPC, syscall.EDQUOT, syscall.EMFILE,
+		syscall.ENFILE, syscall.ENOMEM, syscall.EAGAIN, syscall.EIO, syscall.ESTALE,
+	}, func(errno syscall.Errno) bool { return strings.Contains(err.Error(), errno.Error()) })
 }
 
 // storeError marks the errors that a restart does not heal.
@@ -164,6 +190,9 @@ func (g *Gateway) Run(ctx context.Context, now <-chan struct{}) error {
 		"version", version, "data_dir", string(g.cfg.DataDir))
 	for _, w := range warnings(&g.cfg) {
 		g.log.Warn("configuration allows what is not safe", "alarm", w.Name, "text", w.Text)
+	}
+	for _, protocol := range admitNobody(&g.cfg) {
+		g.log.Warn("no device is admitted", "protocol", protocol, "unless", protocol+".anonymous: true")
 	}
 	if err := g.stores.journal.Ready(); err != nil {
 		g.log.Warn("readings are refused for now", "err", err)

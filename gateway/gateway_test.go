@@ -338,7 +338,7 @@ func TestAnotherIdentityIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	other := Secret{"file", filepath.Join(home, "other.key")}
-	if _, err := identity(other, false); err != nil {
+	if _, _, err := identity(other, false); err != nil {
 		t.Fatal(err)
 	}
 	cfg.Identity = other

@@ -39,10 +39,13 @@ func openHome(cfg *Config, log *slog.Logger) (_ *home, err error) {
 			_ = h.lock.Close()
 		}
 	}()
-	if h.key, err = identity(cfg.Identity, used(dir)); err != nil {
+	var made bool
+	if h.key, made, err = identity(cfg.Identity, used(dir)); err != nil {
 		return nil, err
 	}
-	var made bool
+	if made {
+		log.Info("identity key made; keep a copy of it apart from the data", "file", cfg.Identity.Ref)
+	}
 	if h.token, made, err = adminToken(cfg.API.Token); err != nil {
 		return nil, err
 	}
@@ -58,11 +61,16 @@ func openHome(cfg *Config, log *slog.Logger) (_ *home, err error) {
 // used reports whether stores of an earlier start are in dir.
 func used(dir string) bool {
 	for _, name := range []string{"network.json", "journal", "ledger"} {
-		if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
+		if exists(filepath.Join(dir, name)) {
 			return true
 		}
 	}
 	return false
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 // openNetwork reads the network file, makes that of a network of one at the
@@ -89,7 +97,7 @@ func (c *Config) networkPath() string {
 // makeNetwork makes a network of one. Its name ends in random digits: what
 // one sandbox signs must not count in another.
 func makeNetwork(cfg *Config, path string, key ed25519.PublicKey) (*network.File, error) {
-	if _, err := os.Stat(filepath.Join(string(cfg.DataDir), "ledger")); err == nil {
+	if exists(filepath.Join(string(cfg.DataDir), "ledger")) {
 		return nil, fmt.Errorf("%s is missing, but a ledger made with it is there: put the file back, or start with an empty data directory", path)
 	}
 	suffix := make([]byte, 4)

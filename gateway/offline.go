@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/hedgerow-iot/hedgerow/batching"
 	"github.com/hedgerow-iot/hedgerow/gateway/admin"
@@ -34,6 +35,9 @@ func OpenOffline(cfg Config, log *slog.Logger) (_ *Offline, err error) {
 	dir := string(cfg.DataDir)
 	if _, err := os.Stat(filepath.Join(dir, "journal")); err != nil {
 		return nil, fmt.Errorf("no readings are stored: %w", err)
+	}
+	if err := ownedBy(dir, os.Geteuid()); err != nil {
+		return nil, err
 	}
 	f, err := network.Load(cfg.networkPath())
 	if err != nil {
@@ -65,6 +69,21 @@ func OpenOffline(cfg Config, log *slog.Logger) (_ *Offline, err error) {
 		Journal: o.stores.journal, Stage: o.stage, Ledger: l, Farm: noFarm{},
 	}, log)
 	return o, err
+}
+
+// ownedBy refuses root on a directory of another user: the files that a store
+// makes when it is opened would be root's, and its gateway could not open them.
+func ownedBy(dir string, uid int) error {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return err
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || uid != 0 || st.Uid == 0 {
+		return nil
+	}
+	return fmt.Errorf("%s belongs to another user, whose gateway could not open what root leaves there; "+
+		"stop here and ask as that user: sudo -u '#%d' hedgerow ...", dir, st.Uid)
 }
 
 // Token is what the handler wants as the admin token.

@@ -133,25 +133,24 @@ func parseToken(b []byte) (string, error) {
 	return tok, nil
 }
 
-// identity returns the gateway's key. A missing file is made unless used is
-// true: the stores then belong to a key that is gone, and a new one would
-// not be theirs.
-func identity(s Secret, used bool) (ed25519.PrivateKey, error) {
+// identity returns the gateway's key; made is true when this call created it.
+// A missing file is not made when used is true: the stores then belong to a
+// key that is gone, and a new one would not be theirs.
+func identity(s Secret, used bool) (key ed25519.PrivateKey, made bool, err error) {
 	b, err := s.Read()
-	if errors.Is(err, fs.ErrNotExist) && s.Scheme == "file" && !used {
-		return makeIdentity(s.Ref)
+	switch missing := errors.Is(err, fs.ErrNotExist); {
+	case missing && s.Scheme == "file" && !used:
+		key, err = makeIdentity(s.Ref)
+		return key, err == nil, err
+	case missing && used:
+		return nil, false, fmt.Errorf("read the identity key: %w; the data directory holds stores made with it: put the key back, or start with an empty data directory", err)
+	case err != nil:
+		return nil, false, fmt.Errorf("read the identity key: %w", err)
 	}
-	if errors.Is(err, fs.ErrNotExist) && used {
-		return nil, fmt.Errorf("read the identity key: %w; the data directory holds stores made with it: put the key back, or start with an empty data directory", err)
+	if key, err = parseIdentity(b); err != nil {
+		return nil, false, fmt.Errorf("read the identity key %v: %w", s, err)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("read the identity key: %w", err)
-	}
-	key, err := parseIdentity(b)
-	if err != nil {
-		return nil, fmt.Errorf("read the identity key %v: %w", s, err)
-	}
-	return key, nil
+	return key, false, nil
 }
 
 func parseIdentity(b []byte) (ed25519.PrivateKey, error) {

@@ -14,9 +14,9 @@ import (
 // and is never made anew for stores that another one signed.
 func TestIdentityIsMadeOnce(t *testing.T) {
 	s := Secret{"file", filepath.Join(t.TempDir(), "sub", "identity.key")}
-	first, err := identity(s, false)
-	if err != nil {
-		t.Fatal(err)
+	first, made, err := identity(s, false)
+	if err != nil || !made {
+		t.Fatalf("identity = made %v, %v; want one that was made", made, err)
 	}
 	info, err := os.Stat(s.Ref)
 	if err != nil || info.Mode().Perm() != 0o600 {
@@ -25,14 +25,14 @@ func TestIdentityIsMadeOnce(t *testing.T) {
 	if pub, err := os.ReadFile(strings.TrimSuffix(s.Ref, ".key") + ".pub"); err != nil || !bytes.Contains(pub, []byte("PUBLIC KEY")) {
 		t.Errorf("public half: %q, %v", pub, err)
 	}
-	again, err := identity(s, true)
-	if err != nil || !again.Equal(first) {
+	again, made, err := identity(s, true)
+	if err != nil || made || !again.Equal(first) {
 		t.Errorf("second start reads another key, %v", err)
 	}
 	if err := os.Remove(s.Ref); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := identity(s, true); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "put the key back") {
+	if _, _, err := identity(s, true); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "put the key back") {
 		t.Errorf("lost key beside stores: %v, want a refusal", err)
 	}
 	if _, err := os.Stat(s.Ref); !errors.Is(err, fs.ErrNotExist) {

@@ -96,6 +96,20 @@ func accessFor(cfg *Config, anonymous bool) access {
 	return protocols.DenyAll{}
 }
 
+// admitNobody returns the protocols that are listened for in vain.
+func admitNobody(cfg *Config) (protocols []string) {
+	if cfg.Home != "" {
+		return nil
+	}
+	if len(cfg.MQTT.Listen) > 0 && !cfg.MQTT.Anonymous {
+		protocols = append(protocols, "mqtt")
+	}
+	if len(cfg.CoAP.Listen) > 0 && !cfg.CoAP.Anonymous {
+		protocols = append(protocols, "coap")
+	}
+	return protocols
+}
+
 // fronts builds the front ends that have something to listen on.
 func (s *stages) fronts(g *Gateway) error {
 	cfg, log := &g.cfg, g.log

@@ -1,0 +1,113 @@
+package gateway
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/hedgerow-iot/hedgerow/batching/journal"
+	"github.com/hedgerow-iot/hedgerow/ledger/store"
+)
+
+// Only damage and a newer format are called so: whoever reads "damaged"
+// throws readings away that a chmod would bring back. The library under the
+// stores drops the types of the system's errors and keeps their texts.
+func TestOpenErrorNamesDamageOnly(t *testing.T) {
+	for _, tt := range []struct {
+		err     error
+		damaged bool
+	}{
+		{fmt.Errorf("open journal d: %w: group 7 has 3 bytes", journal.ErrCorrupt), true},
+		{fmt.Errorf("open journal d: %w: format 9", journal.ErrNewer), true},
+		{fmt.Errorf("open ledger store d: %w: key 00", store.ErrDamaged), true},
+		{fmt.Errorf("open ledger store d: %w: format 9", store.ErrNewer), true},
+		{errors.New("open journal d: manifest has bad magic"), true},
+		{errors.New("open journal d: file does not exist for table 1"), true},
+		{errors.New("open journal d: Opening table: \"d/1.sst\" err: checksum mismatch"), true},
+		{fmt.Errorf("store not opened: %w", journal.ErrDiskFull), false},
+		{fmt.Errorf("open ledger store d: %w", store.ErrDiskFull), false},
+		{fmt.Errorf("create journal d: %w", fs.ErrPermission), false},
+		{fmt.Errorf("open journal d: %w", syscall.EISDIR), false},
+		{errors.New("open journal d: During db.vlog.open err: open d/000002.vlog: permission denied"), false},
+		{errors.New("open journal d: Opening table: \"d/1.sst\" err: open d/1.sst: too many open files"), false},
+		{errors.New("open ledger store d: while opening memtables err: no space left on device"), false},
+		{errors.New("open ledger store d: Cannot acquire directory lock on \"d\". err: resource temporarily unavailable"), false},
+		{errors.New("open ledger store d: while opening memtables err: cannot allocate memory"), false},
+	} {
+		if got := openError(tt.err); errors.Is(got, ErrStore) != tt.damaged || !errors.Is(got, tt.err) {
+			t.Errorf("openError(%v) = %v, damaged %v; want %v", tt.err, got, errors.Is(got, ErrStore), tt.damaged)
+		}
+	}
+}
+
+// Root reads what it likes, but the files that a store makes when it is opened
+// would be root's, and the gateway could not open them again.
+func TestOfflineRefusesRootOnTheDataOfAnotherUser(t *testing.T) {
+	dir := t.TempDir()
+	if os.Geteuid() == 0 {
+		if err := os.Chown(dir, 65534, 65534); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := ownedBy(dir, 0); err == nil || !strings.Contains(err.Error(), "sudo -u") {
+		t.Errorf("ownedBy for root = %v, want a refusal that says how", err)
+	}
+	if os.Geteuid() != 0 {
+		if err := ownedBy(dir, os.Geteuid()); err != nil {
+			t.Errorf("ownedBy for the owner = %v, want none", err)
+		}
+	}
+	if err := ownedBy(dir, 4711); err != nil { // may belong to the group
+		t.Errorf("ownedBy for a user who is not root = %v, want none: the system decides", err)
+	}
+}
+
+// A ledger that is gone is made anew, and said: what stands in its blocks is
+// attached a second time.
+func TestLostLedgerIsSaid(t *testing.T) {
+	cfg := Default()
+	cfg.DataDir, cfg.Journal.Reserve = Path(t.TempDir()), 16<<20
+	var said strings.Builder
+	for _, lost := range []bool{false, true} {
+		said.Reset()
+		s, err := openStores(&cfg, slog.New(slog.NewTextHandler(&said, nil)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.close(); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Contains(said.String(), "ledger is missing"); got != lost {
+			t.Errorf("ledger lost: %v, log: %s", lost, said.String())
+		}
+		if err := os.RemoveAll(filepath.Join(string(cfg.DataDir), "ledger")); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// A configuration that admits nobody is valid, but hardly meant.
+func TestStartSaysWhichProtocolAdmitsNobody(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		set  func(*Config)
+		want string
+	}{
+		{"default", func(*Config) {}, "mqtt coap"},
+		{"anonymous", func(c *Config) { c.MQTT.Anonymous, c.CoAP.Anonymous = true, true }, ""},
+		{"one is off", func(c *Config) { c.MQTT.Listen = nil }, "coap"},
+		{"sandbox", func(c *Config) { c.Home = "x" }, ""},
+	} {
+		c := Default()
+		tt.set(&c)
+		if got := strings.Join(admitNobody(&c), " "); got != tt.want {
+			t.Errorf("%s: admitNobody = %q, want %q", tt.name, got, tt.want)
+		}
+	}
+}
