@@ -22,18 +22,14 @@ const (
 	MaxBody     = 1 << 20  // bytes of the body before compression
 	MaxData     = 32 << 10 // bytes of the envelope: no block is larger
 	MaxReadings = 10000    // readings in a batch
-	MaxGateway  = 32       // bytes of a gateway's name
-)
 
-// The modes of a batch (key 5).
-const (
-	ModeClear     = 0
-	ModeEncrypted = 1
-	ModeDigest    = 2
+	maxGateway = 32 // bytes of a gateway's name
 )
 
 const (
-	compressNone = 0
+	modeClear = 0 // key 5
+
+	compressNone = 0 // key 7
 	compressZstd = 1
 
 	tagPrefix = "hedgerow/"
@@ -117,8 +113,8 @@ func aad(genesis [32]byte) []byte { return append([]byte(aadPrefix), genesis[:].
 // CheckGateway returns an error unless name can be a gateway's: 1 to 32
 // letters, digits, dots, underscores and hyphens.
 func CheckGateway(name string) error {
-	if len(name) < 1 || len(name) > MaxGateway {
-		return fmt.Errorf("gateway name has %d bytes, want 1 to %d", len(name), MaxGateway)
+	if len(name) < 1 || len(name) > maxGateway {
+		return fmt.Errorf("gateway name has %d bytes, want 1 to %d", len(name), maxGateway)
 	}
 	for i := range len(name) {
 		if c := name[i]; c == '/' || c == ':' || !inAlphabet(c) {

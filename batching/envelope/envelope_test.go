@@ -307,6 +307,15 @@ func TestSealRefusesWhatNoBatchCanHold(t *testing.T) {
 	for i := range big {
 		big[i].Value = text(string(bytes.Repeat([]byte("0123456789abcdef"), 512)))
 	}
+	noise := reads(5)
+	for i := range noise {
+		var b []byte
+		for k := range byte(128) {
+			sum := blake2b.Sum512([]byte{byte(i), k})
+			b = append(b, sum[:]...)
+		}
+		noise[i].Value = reading.Bytes(b)
+	}
 	turned := reads(2)
 	turned[1].Seq = turned[0].Seq
 	for _, tt := range []struct {
@@ -317,6 +326,7 @@ func TestSealRefusesWhatNoBatchCanHold(t *testing.T) {
 		{"none", nil, ErrTooLarge},
 		{"too many", make([]reading.Reading, MaxReadings+1), ErrTooLarge},
 		{"body over 1 MiB that compresses well", big, ErrTooLarge},
+		{"40 KiB that does not compress", noise, ErrTooLarge},
 		{"number twice", turned, ErrRuns},
 		{"number 0", []reading.Reading{{Device: "d", Name: "n", Value: reading.Int(1)}}, ErrRuns},
 		{"no value", []reading.Reading{{Seq: 1, Device: "d", Name: "n"}}, ErrRecord},

@@ -21,7 +21,8 @@ func newSalter(secret [16]byte) *salter {
 	return &salter{h: must(blake2b.New256(secret[:]))} // fails only for keys over 64 bytes
 }
 
-// append appends the salt of leaf i.
+// append appends the salt of leaf i: the first 16 bytes of BLAKE2b-256 keyed
+// with the batch's secret over i (uint32, little endian).
 func (s *salter) append(dst []byte, i int) []byte {
 	var number [4]byte
 	binary.LittleEndian.PutUint32(number[:], uint32(i))
@@ -30,31 +31,24 @@ func (s *salter) append(dst []byte, i int) []byte {
 	return append(dst, s.h.Sum(s.sum[:0])[:saltSize]...)
 }
 
-// Salt returns the salt of leaf i of the batch with this secret: the first 16
-// bytes of BLAKE2b-256 keyed with it over i (uint32, little endian).
-func Salt(secret [16]byte, i int) (salt [saltSize]byte) {
-	newSalter(secret).append(salt[:0], i)
-	return salt
-}
-
-// Leaves returns the leaf inputs of the records' Merkle tree: salt, then
+// leaves returns the leaf inputs of the records' Merkle tree: salt, then
 // record.
-func Leaves(secret [16]byte, records [][]byte) [][]byte {
+func leaves(secret [16]byte, records [][]byte) [][]byte {
 	size := 0
 	for _, r := range records {
 		size += saltSize + len(r)
 	}
-	all, leaves := make([]byte, 0, size), make([][]byte, len(records))
+	all, out := make([]byte, 0, size), make([][]byte, len(records))
 	s := newSalter(secret)
 	for i, r := range records {
 		from := len(all)
 		all = append(s.append(all, i), r...)
-		leaves[i] = all[from:len(all):len(all)]
+		out[i] = all[from:len(all):len(all)]
 	}
-	return leaves
+	return out
 }
 
 // Root returns the Merkle root (TIP-4) of a batch's salted records.
 func Root(secret [16]byte, records [][]byte) [32]byte {
-	return stardust.MerkleRoot(Leaves(secret, records))
+	return stardust.MerkleRoot(leaves(secret, records))
 }

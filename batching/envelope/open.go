@@ -99,7 +99,7 @@ func parsePayload(signed []byte) (*payload, error) {
 		return nil, fmt.Errorf("%w: %v", ErrSyntax, err)
 	}
 	switch {
-	case p.Mode != ModeClear:
+	case p.Mode != modeClear:
 		return nil, fmt.Errorf("%w: %d", ErrMode, p.Mode)
 	case len(p.Root) != 32:
 		return nil, fmt.Errorf("%w: root has %d bytes, want 32", ErrSyntax, len(p.Root))

@@ -94,8 +94,8 @@ func TestOpenRefusesWrongContent(t *testing.T) {
 		{"compressed by another compressor", func(c *parts) {
 			c.p.Body, c.p.Compression = frame(t, c.body()), compressZstd
 		}, nil},
-		{"mode encrypted", func(c *parts) { c.p.Mode = ModeEncrypted }, ErrMode},
-		{"mode digest", func(c *parts) { c.p.Mode = ModeDigest }, ErrMode},
+		{"mode encrypted", func(c *parts) { c.p.Mode = 1 }, ErrMode},
+		{"mode digest", func(c *parts) { c.p.Mode = 2 }, ErrMode},
 		{"gateway name with a slash", func(c *parts) { c.p.Gateway = "a/b" }, ErrSyntax},
 		{"no gateway name", func(c *parts) { c.p.Gateway = "" }, ErrSyntax},
 		{"long gateway name", func(c *parts) { c.p.Gateway = string(bytes.Repeat([]byte("a"), 33)) }, ErrSyntax},
@@ -146,6 +146,13 @@ func TestOpenRefusesWrongContent(t *testing.T) {
 		}, ErrCanonical},
 		{"skippable frame first", func(c *parts) {
 			c.p.Body = append([]byte{0x50, 0x2a, 0x4d, 0x18, 1, 0, 0, 0, 9}, frame(t, c.body())...)
+			c.p.Compression = compressZstd
+		}, ErrBody},
+		{"skippable frame that looks like a block of content", func(c *parts) {
+			f := frame(t, c.body())
+			// A decompressor skips 3 bytes; read as the head of the last block
+			// of a frame they say that all the rest is its content.
+			c.p.Body = append([]byte{0x50, 0x2a, 0x4d, 0x18, 3, 0, 0, 0, byte(len(f)<<3) | 1, byte(len(f) >> 5), 0}, f...)
 			c.p.Compression = compressZstd
 		}, ErrBody},
 		{"bomb", func(c *parts) { c.p.Body, c.p.Compression = frame(t, make([]byte, 100<<20)), compressZstd }, ErrBody},

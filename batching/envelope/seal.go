@@ -174,7 +174,7 @@ func (d *Draft) marshal(n int, root []byte) ([]byte, error) {
 		Runs:        encodeRuns(d.Runs(n)),
 		Count:       uint64(n),
 		Root:        root,
-		Mode:        ModeClear,
+		Mode:        modeClear,
 		Body:        d.plain,
 		Compression: compressNone,
 		Incarnation: d.sealer.incarnation[:],
