@@ -100,6 +100,23 @@ func TestClaimedLengthsAllocateNothing(t *testing.T) {
 	}
 }
 
+// Every length must be used up: bytes that nobody reads would give one block
+// many ids.
+func TestBytesThatNobodyReadsAreRefused(t *testing.T) {
+	head := append([]byte{2, 1}, make([]byte, 32)...)
+	nonce := make([]byte, nonceSize)
+	for name, raw := range map[string][]byte{
+		"after the nonce":              slices.Concat(head, []byte{0, 0, 0, 0}, nonce, []byte{0}),
+		"after the data":               slices.Concat(head, []byte{10, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 0, 7}, nonce),
+		"in a payload of length 0":     slices.Concat(head, []byte{0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 0}, nonce),
+		"of a tag that claims no data": slices.Concat(head, []byte{11, 0, 0, 0, 5, 0, 0, 0, 1, 'a', 0, 0, 0, 0, 7}, nonce),
+	} {
+		if b, err := ParseBlock(raw); !errors.Is(err, ErrSyntax) {
+			t.Errorf("bytes %s: %+v, %v; want ErrSyntax", name, b, err)
+		}
+	}
+}
+
 func TestUnsupportedPayloadsAreRefusedByName(t *testing.T) {
 	for typ, text := range map[byte]string{6: "payload type 6 (transaction) not supported", 7: "payload type 7 (milestone) not supported", 4: "payload.type: 4 is unknown"} {
 		raw := append([]byte{2, 1}, make([]byte, 32)...)
