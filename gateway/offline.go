@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"os"
@@ -19,6 +20,10 @@ import (
 	"github.com/hedgerow-iot/hedgerow/powfarm"
 )
 
+// ErrEmpty is wrapped by the error of [OpenOffline] when no gateway ever
+// stored anything in the data directory.
+var ErrEmpty = errors.New("no readings are stored")
+
 // Offline answers the admin's questions from stores that no gateway uses.
 type Offline struct {
 	http.Handler
@@ -30,11 +35,14 @@ type Offline struct {
 
 // OpenOffline opens the stores of a gateway that does not run. No reading and
 // no block is written; a store that was not closed is recovered as a start
-// would. Close gives everything back. The error is as that of [New].
+// would. Close gives everything back. The error wraps [ErrEmpty], or is as
+// that of [New].
 func OpenOffline(cfg Config, log *slog.Logger) (_ *Offline, err error) {
 	dir := string(cfg.DataDir)
-	if _, err := os.Stat(filepath.Join(dir, "journal")); err != nil {
-		return nil, fmt.Errorf("no readings are stored: %w", err)
+	if _, err := os.Stat(filepath.Join(dir, "journal")); errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w in %s", ErrEmpty, dir)
+	} else if err != nil {
+		return nil, fmt.Errorf("look for the stores: %w", err)
 	}
 	if err := ownedBy(dir, os.Geteuid()); err != nil {
 		return nil, err

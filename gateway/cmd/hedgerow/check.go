@@ -34,7 +34,10 @@ func (c *checkCmd) Run(e *env) error {
 	if jsonErr := json.NewEncoder(e.stdout).Encode(map[string]any{"valid": err == nil, "problems": out}); jsonErr != nil {
 		return jsonErr
 	}
-	return err
+	if err != nil {
+		return printed{err}
+	}
+	return nil
 }
 
 // problemJSON is a problem as `check --json` prints it.

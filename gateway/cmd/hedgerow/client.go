@@ -52,6 +52,9 @@ func (t *target) open(e *env) (*client, error) {
 	address, running := gateway.Running(cfg)
 	if !running {
 		off, err := gateway.OpenOffline(cfg, slog.New(slog.NewTextHandler(e.stderr, &slog.HandlerOptions{Level: slog.LevelError})))
+		if errors.Is(err, gateway.ErrEmpty) {
+			return nil, fmt.Errorf("no gateway runs on %s, and no readings are stored there; say which with --config FILE or --data DIR", cfg.DataDir)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("no gateway runs on %s, and its stores: %w", cfg.DataDir, err)
 		}

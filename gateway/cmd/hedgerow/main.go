@@ -52,6 +52,11 @@ type usageError struct{ error }
 
 func (u usageError) Unwrap() error { return u.error }
 
+// printed is an error that the command has printed in a form of its own.
+type printed struct{ error }
+
+func (p printed) Unwrap() error { return p.error }
+
 func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
 
 func main() {
@@ -86,25 +91,35 @@ func (e *env) report(err error) int {
 	if err == nil {
 		return 0
 	}
-	var problems gateway.Problems
-	if errors.As(err, &problems) {
+	var (
+		problems gateway.Problems
+		said     printed
+	)
+	isProblems := errors.As(err, &problems)
+	switch {
+	case errors.As(err, &said):
+	case isProblems:
 		fmt.Fprintln(e.stderr, problems.Error())
-		return exitUsage
+	default:
+		e.printError(err)
 	}
+	var usage usageError
+	switch {
+	case isProblems, errors.As(err, &usage):
+		return exitUsage
+	case errors.Is(err, gateway.ErrStore):
+		return exitStore
+	}
+	return exitFailed
+}
+
+func (e *env) printError(err error) {
 	for i, line := range strings.Split(err.Error(), "\n") {
 		if i == 0 {
 			line = "hedgerow: " + line
 		}
 		fmt.Fprintln(e.stderr, line)
 	}
-	var usage usageError
-	switch {
-	case errors.As(err, &usage):
-		return exitUsage
-	case errors.Is(err, gateway.ErrStore):
-		return exitStore
-	}
-	return exitFailed
 }
 
 // signals returns a context that ends at the first SIGINT or SIGTERM and a

@@ -13,6 +13,8 @@ import (
 	"text/tabwriter"
 	"time"
 	"unicode"
+
+	"github.com/hedgerow-iot/hedgerow/gateway"
 )
 
 type readingsCmd struct {
@@ -24,7 +26,7 @@ type readingsCmd struct {
 type selection struct {
 	Device string `help:"Only of this device."`
 	Name   string `help:"Only with this name."`
-	From   string `placeholder:"TIME" help:"Received at or after: RFC 3339, a date, or a duration ago such as 2h."`
+	From   string `placeholder:"TIME" help:"Received at or after: RFC 3339, a date, or a duration ago such as 2h or 30d."`
 	To     string `placeholder:"TIME" help:"Received before."`
 	State  string `enum:",stored,batched,attached" default:"" help:"Only in this state: stored, batched or attached."`
 }
@@ -40,12 +42,12 @@ func (s *selection) query() (url.Values, error) {
 		if v == "" {
 			continue
 		}
-		if d, err := time.ParseDuration(v); err == nil {
+		if d, err := gateway.ParseDuration(v); err == nil {
 			v = time.Now().Add(-d).UTC().Format(time.RFC3339Nano)
 		} else if _, err := time.Parse(time.RFC3339Nano, v); err != nil {
 			day, err := time.ParseInLocation(time.DateOnly, v, time.Local)
 			if err != nil {
-				return nil, usagef("--%s: %q is neither a time such as 2026-11-22T10:15:04Z, a date, nor a duration such as 2h", key, v)
+				return nil, usagef("--%s: %q is neither a time such as 2026-11-22T10:15:04Z, a date, nor a duration such as 2h or 30d", key, v)
 			}
 			v = day.UTC().Format(time.RFC3339)
 		}

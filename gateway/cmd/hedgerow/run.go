@@ -45,11 +45,11 @@ func (c *runCmd) configuration() (gateway.Config, error) {
 	if c.Sandbox {
 		return sandboxConfig(c.Data, c.Set)
 	}
-	cfg, err := gateway.Load(c.Config, c.Set)
-	if err != nil {
-		return cfg, usageError{err}
+	// What it names is looked at too, before anything is made.
+	if err := gateway.Check(c.Config, c.Set); err != nil {
+		return gateway.Config{}, usageError{err}
 	}
-	return cfg, nil
+	return gateway.Load(c.Config, c.Set)
 }
 
 // sandboxConfig is the configuration of a sandbox with its overrides.
@@ -85,7 +85,8 @@ func printSandbox(w io.Writer, g *gateway.Gateway) {
 		if l.Instead != "" {
 			note = fmt.Sprintf("   (%s is taken)", l.Instead)
 		}
-		fmt.Fprintf(&b, "  %-5s %s%s\n", strings.ToUpper(l.Protocol), l.Address, note)
+		label := map[string]string{"mqtt": "MQTT", "coap": "CoAP", "http": "HTTP"}[l.Protocol]
+		fmt.Fprintf(&b, "  %-5s %s%s\n", label, l.Address, note)
 		switch {
 		case l.Protocol == "mqtt" && mqtt == "":
 			mqtt = l.Address
