@@ -205,11 +205,12 @@ func (h *modelRun) trim(t *rapid.T) {
 	_, err := h.j.trim(h.now)
 	h.must(err)
 	first := h.j.Stats().First
-	n := len(h.m.readings)
-	h.m.readings = slices.DeleteFunc(h.m.readings, func(r reading.Reading) bool { return r.Seq < first })
-	if n > len(h.m.readings) && first > h.j.through+1 {
-		t.Fatalf("trim through %d left first %d", h.j.through, first)
-	}
+	h.m.readings = slices.DeleteFunc(h.m.readings, func(r reading.Reading) bool {
+		if r.Seq < first && r.Seq > h.j.through {
+			t.Fatalf("trim through %d dropped %d", h.j.through, r.Seq)
+		}
+		return r.Seq < first
+	})
 }
 
 func (h *modelRun) skip(t *rapid.T) {
