@@ -114,7 +114,8 @@ type stores struct {
 // openStores opens both stores, or none.
 func openStores(cfg *Config, log *slog.Logger) (*stores, error) {
 	dir := string(cfg.DataDir)
-	if exists(filepath.Join(dir, "journal")) && !exists(filepath.Join(dir, "ledger")) {
+	files, _ := os.ReadDir(filepath.Join(dir, "journal")) // what is wrong with it, opening says
+	if len(files) > 0 && !exists(filepath.Join(dir, "ledger")) {
 		log.Error("the ledger is missing and is made anew; what the journal keeps is attached again", "data_dir", dir)
 	}
 	j, err := journal.Open(filepath.Join(dir, "journal"), journal.Options{

@@ -9,7 +9,9 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"os/user"
 	"path/filepath"
+	"strconv"
 	"syscall"
 
 	"github.com/hedgerow-iot/hedgerow/batching"
@@ -90,8 +92,12 @@ func ownedBy(dir string, uid int) error {
 	if !ok || uid != 0 || st.Uid == 0 {
 		return nil
 	}
-	return fmt.Errorf("%s belongs to another user, whose gateway could not open what root leaves there; "+
-		"stop here and ask as that user: sudo -u '#%d' hedgerow ...", dir, st.Uid)
+	who := "'#" + strconv.FormatUint(uint64(st.Uid), 10) + "'"
+	if u, err := user.LookupId(strconv.FormatUint(uint64(st.Uid), 10)); err == nil {
+		who = u.Username
+	}
+	return fmt.Errorf("%s belongs to user %s, whose gateway could not open the files that root would leave there; "+
+		"ask as that user: sudo -u %s hedgerow ...", dir, who, who)
 }
 
 // Token is what the handler wants as the admin token.
