@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -137,5 +138,30 @@ func TestFullFileSystem(t *testing.T) {
 	checkNow(t, k)
 	if err := k.Close(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+func TestMemoryIsGivenBackOnceAfterABurst(t *testing.T) {
+	var r rest
+	now := time.Unix(0, 0)
+	for _, step := range []struct {
+		after    time.Duration
+		appended uint64
+		due      bool
+	}{
+		{0, 0, false},
+		{time.Hour, restBytes - 1, false},
+		{restAfter, restBytes - 1, false}, // not worth it
+		{time.Second, restBytes, false},
+		{restAfter - 1, restBytes, false},
+		{1, restBytes, true},
+		{time.Hour, restBytes, false}, // done already
+		{time.Second, 3 * restBytes, false},
+		{restAfter, 3 * restBytes, true},
+	} {
+		now = now.Add(step.after)
+		if got := r.due(step.appended, now); got != step.due {
+			t.Errorf("%d bytes at %v: due %t, want %t", step.appended, now.UTC(), got, step.due)
+		}
 	}
 }

@@ -3,6 +3,7 @@ package journal
 import (
 	"context"
 	"fmt"
+	"runtime/debug"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
@@ -15,6 +16,12 @@ const (
 	flushLate = 4 * flushSize
 	// upkeepEvery is how often Run looks at disk and retention.
 	upkeepEvery = 100 * time.Millisecond
+	// restAfter is how long nothing is appended before memory is given back:
+	// badger keeps up to eight of its builders' buffers, of some 10 MB each,
+	// and lets go of one every two seconds without a compaction.
+	restAfter = 20 * time.Second
+	// restBytes is how much was appended before that is worth it.
+	restBytes = 8 << 20
 )
 
 // Run indexes what was appended and drops what Trim and the retention allow,
@@ -24,6 +31,7 @@ const (
 func (j *Journal) Run(ctx context.Context) error {
 	tick := time.NewTicker(upkeepEvery)
 	defer tick.Stop()
+	var rest rest
 	for {
 		select {
 		case <-ctx.Done():
@@ -40,8 +48,35 @@ func (j *Journal) Run(ctx context.Context) error {
 			if err := j.reclaim(!dropped); err != nil {
 				return err
 			}
+			if rest.due(j.appended(), time.Now()) {
+				debug.FreeOSMemory() // after a burst the collector has no reason to run
+			}
 		}
 	}
+}
+
+// A rest finds the moments of quiet after a burst.
+type rest struct {
+	last, seen uint64    // bytes appended at the last rest, and when last looked
+	since      time.Time // when that changed
+}
+
+func (r *rest) due(appended uint64, now time.Time) bool {
+	if appended != r.seen {
+		r.seen, r.since = appended, now
+	}
+	if appended-r.last < restBytes || now.Sub(r.since) < restAfter {
+		return false
+	}
+	r.last = appended
+	return true
+}
+
+// appended returns the bytes appended since Open.
+func (j *Journal) appended() uint64 {
+	j.mu.RLock()
+	defer j.mu.RUnlock()
+	return j.stats.Bytes
 }
 
 // flushDue has the tail indexed when it is large: by Run, or here and now when

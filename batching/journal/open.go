@@ -89,6 +89,7 @@ func openStore(dir string, opt Options) (db *badger.DB, err error) {
 		WithMemTableSize(memTable).
 		WithNumMemtables(2).
 		WithBaseTableSize(4 << 20).
+		WithBlockSize(64 << 10). // holds a large group: a smaller block is built in several times its bytes
 		WithNumLevelZeroTables(2).
 		WithNumLevelZeroTablesStall(6).
 		WithNumCompactors(2).
