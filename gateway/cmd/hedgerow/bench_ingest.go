@@ -18,7 +18,7 @@ import (
 
 type benchIngestCmd struct {
 	benchFlags
-	Clients int      `default:"10" help:"Clients at once."`
+	Clients int      `default:"10" aliases:"threads" help:"Clients at once."`
 	Window  int      `default:"20" help:"Unacknowledged publishes per client (MQTT)."`
 	Rate    int      `help:"Readings per second over all clients; 0 is as fast as they are acknowledged."`
 	CoAP    bool     `name:"coap" help:"Confirmable CoAP PUT, one outstanding per client, instead of MQTT QoS 1."`

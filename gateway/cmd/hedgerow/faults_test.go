@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -31,6 +32,41 @@ func skip(t *testing.T, why string) {
 		t.Fatal(why)
 	}
 	t.Skip(why)
+}
+
+// A terminal that is closed stops the gateway like Ctrl-C does; one that was
+// started to outlive its terminal stays.
+func TestHangupStopsInOrder(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		wrap  []string
+		stays bool
+	}{
+		{"plain", nil, false},
+		{"nohup", []string{"nohup"}, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			need(t, tt.wrap...)
+			b := newBox(t, t.TempDir())
+			b.wrap = tt.wrap
+			b.start()
+			hangup := func() {
+				if err := b.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+					t.Fatal(err)
+				}
+			}
+			hangup()
+			if tt.stays {
+				b.get("/ready")
+				return
+			}
+			<-b.exited
+			text, err := os.ReadFile(b.log.Name())
+			if code := b.cmd.ProcessState.ExitCode(); err != nil || code != 0 || !strings.Contains(string(text), "gateway stopped") {
+				t.Errorf("exit code %d after a hangup, want 0 and an orderly stop; %v", code, err)
+			}
+		})
+	}
 }
 
 // A failed sync leaves the store in doubt: the process ends, acknowledges

@@ -41,7 +41,7 @@ type cli struct {
 
 // env is what a command works with besides its flags.
 type env struct {
-	ctx    context.Context // ends at the first SIGINT or SIGTERM
+	ctx    context.Context // ends at the first signal that stops
 	now    <-chan struct{} // closed at the second
 	stdout io.Writer
 	stderr io.Writer
@@ -122,13 +122,17 @@ func (e *env) printError(err error) {
 	}
 }
 
-// signals returns a context that ends at the first SIGINT or SIGTERM and a
-// channel that closes at the second.
+// signals returns a context that ends at the first SIGINT, SIGTERM or SIGHUP
+// and a channel that closes at the second. SIGHUP is a terminal that was
+// closed; nohup has it ignored.
 func signals() (context.Context, <-chan struct{}) {
 	ctx, stop := context.WithCancel(context.Background())
 	now := make(chan struct{})
 	got := make(chan os.Signal, 2)
 	signal.Notify(got, syscall.SIGINT, syscall.SIGTERM)
+	if !signal.Ignored(syscall.SIGHUP) {
+		signal.Notify(got, syscall.SIGHUP)
+	}
 	go func() { // lives as long as the process
 		<-got
 		stop()

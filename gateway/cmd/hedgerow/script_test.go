@@ -19,7 +19,23 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"hedgerow": main})
+	testscript.Main(tidy{m}, map[string]func(){"hedgerow": main})
+}
+
+// tidy runs the tests with a directory for temporary files that is removed
+// afterwards, the built binary in it too.
+type tidy struct{ m *testing.M }
+
+func (t tidy) Run() int {
+	dir, err := os.MkdirTemp("", "hedgerow-test-")
+	if err == nil {
+		defer os.RemoveAll(dir) //nolint:errcheck // nothing depends on it
+		err = os.Setenv("TMPDIR", dir)
+	}
+	if err != nil {
+		panic(err)
+	}
+	return t.m.Run()
 }
 
 // The command from outside: each script of testdata/script runs the program
