@@ -30,11 +30,13 @@ type flow struct {
 
 	mu     sync.Mutex
 	queued int           // messages let through and not yet written
+	bytes  int           // of the large ones among them
 	left   time.Duration // of the patience
 	asOf   time.Time     // when left was so
 }
 
 // admit lets a message through to the client, or tells that it is too slow.
+// cost is 0 for a small message.
 //
 // above says that the client subscribes above QoS 0. Then admit also waits
 // until the client's Receive Maximum allows one more (publishers that look at
@@ -42,7 +44,7 @@ type flow struct {
 // the library holds a lock during a write that it needs for every such
 // delivery, so one subscriber that does not read would stop all publishers
 // until its write times out.
-func (c *conn) admit(unacked *mochi.Inflight, above bool) bool {
+func (c *conn) admit(cost int, unacked *mochi.Inflight, above bool) bool {
 	f := &c.flow
 	if !above {
 		unacked = nil
@@ -50,9 +52,9 @@ func (c *conn) admit(unacked *mochi.Inflight, above bool) bool {
 	// What the library refuses for its own limit, it refuses silently.
 	counted := unacked == nil || unacked.Len() < c.b.limits.Queue
 	f.mu.Lock()
-	if f.open(unacked) && (!above || c.idle()) {
+	if f.open(cost, unacked) && (!above || c.idle()) {
 		if counted {
-			f.queued++
+			f.take(cost)
 		}
 		f.mu.Unlock()
 		return true
@@ -62,12 +64,14 @@ func (c *conn) admit(unacked *mochi.Inflight, above bool) bool {
 	f.asOf = begin
 	left := f.left
 	f.mu.Unlock()
+	left = min(left, c.b.waits.begin(begin))
+	defer func() { c.b.waits.end(time.Now()) }()
 	if left < time.Millisecond {
 		return false
 	}
 	timer := time.NewTimer(left)
 	defer timer.Stop()
-	ok := f.room(unacked, timer.C)
+	ok := f.room(cost, unacked, timer.C)
 	if ok && above {
 		select {
 		case c.writing <- struct{}{}:
@@ -80,7 +84,7 @@ func (c *conn) admit(unacked *mochi.Inflight, above bool) bool {
 	defer f.mu.Unlock()
 	f.left -= time.Since(begin)
 	if ok && counted {
-		f.queued++
+		f.take(cost)
 	}
 	return ok
 }
@@ -101,15 +105,21 @@ func (c *conn) idle() bool {
 }
 
 // open tells whether the client has room for one more message. f.mu is held.
-func (f *flow) open(unacked *mochi.Inflight) bool {
-	return f.queued < highWater && (unacked == nil || f.receiveMax == 0 || unacked.Len() < f.receiveMax)
+func (f *flow) open(cost int, unacked *mochi.Inflight) bool {
+	return f.queued < highWater && (f.bytes == 0 || f.bytes+cost <= maxWaiting) && (unacked == nil || f.receiveMax == 0 || unacked.Len() < f.receiveMax)
+}
+
+// take counts a message that is let through. f.mu is held.
+func (f *flow) take(cost int) {
+	f.queued++
+	f.bytes += cost
 }
 
 // room waits until the client has room.
-func (f *flow) room(unacked *mochi.Inflight, timeout <-chan time.Time) bool {
+func (f *flow) room(cost int, unacked *mochi.Inflight, timeout <-chan time.Time) bool {
 	for {
 		f.mu.Lock()
-		ok := f.open(unacked)
+		ok := f.open(cost, unacked)
 		f.mu.Unlock()
 		if ok {
 			return true
@@ -123,10 +133,14 @@ func (f *flow) room(unacked *mochi.Inflight, timeout <-chan time.Time) bool {
 }
 
 // sent takes one message out of the count.
-func (f *flow) sent() {
+func (f *flow) sent(cost int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.queued = max(0, f.queued-1) // what was resent was never counted
+	f.bytes = max(0, f.bytes-cost)
+	if f.queued == 0 {
+		f.bytes = 0 // a cost may have been another message's on the same topic
+	}
 	f.acked()
 }
 

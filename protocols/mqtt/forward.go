@@ -1,6 +1,8 @@
 package mqtt
 
 import (
+	"bytes"
+	"slices"
 	"strings"
 	"sync"
 
@@ -30,12 +32,18 @@ func (s *session) forward(p *pending) {
 	if !retain && !s.isHeard(p.topic) {
 		return
 	}
+	cost := p.cost
+	if retain {
+		p.detach()
+		cost = p.kept()
+	}
+	defer b.passing.enter(p.topic, cost)()
 	if s.inline == nil {
 		s.inline = b.server.NewClient(nil, "", s.cl.ID, true)
 		s.inline.Properties.ProtocolVersion = s.cl.Properties.ProtocolVersion
 	}
 	pk := packets.Packet{
-		FixedHeader: packets.FixedHeader{Type: packets.Publish, Qos: p.qos, Retain: retain},
+		FixedHeader: packets.FixedHeader{Type: packets.Publish, Qos: p.qos, Retain: retain, Remaining: cost},
 		TopicName:   p.topic,
 		Payload:     p.payload,
 		PacketID:    p.id,
@@ -46,6 +54,23 @@ func (s *session) forward(p *pending) {
 	if err := b.server.InjectPacket(s.inline, pk); err != nil {
 		b.log.Warn("forward to subscribers", "topic", p.topic, "err", err)
 	}
+}
+
+// detach copies what a retained message keeps of the packet that it came in;
+// the library copies the payload.
+func (p *pending) detach() {
+	p.topic = strings.Clone(p.topic)
+	if p.props == nil {
+		return
+	}
+	props := *p.props
+	props.ContentType, props.ResponseTopic = strings.Clone(props.ContentType), strings.Clone(props.ResponseTopic)
+	props.CorrelationData = bytes.Clone(props.CorrelationData)
+	props.User = slices.Clone(props.User)
+	for i, u := range props.User {
+		props.User[i] = packets.UserProperty{Key: strings.Clone(u.Key), Val: strings.Clone(u.Val)}
+	}
+	p.props = &props
 }
 
 // isHeard tells whether anybody subscribes to a topic. Most readings have no
@@ -83,13 +108,7 @@ func (r *retained) admit(p *pending, l Limits) bool {
 		delete(r.sizes, p.topic)
 		return true
 	}
-	size := len(p.topic) + len(p.payload)
-	if pr := p.props; pr != nil {
-		size += len(pr.ContentType) + len(pr.ResponseTopic) + len(pr.CorrelationData)
-		for _, u := range pr.User {
-			size += len(u.Key) + len(u.Val)
-		}
-	}
+	size := p.kept()
 	if !had && len(r.sizes) >= l.Retained || r.bytes-old+size > l.RetainedBytes {
 		return false
 	}
@@ -99,6 +118,17 @@ func (r *retained) admit(p *pending, l Limits) bool {
 	r.bytes += size - old
 	r.sizes[strings.Clone(p.topic)] = size
 	return true
+}
+
+// large returns the bytes of the message retained on a topic when it is a
+// large one, else 0.
+func (r *retained) large(topic string) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if size := r.sizes[topic]; size > smallMessage {
+		return size
+	}
+	return 0
 }
 
 func (r *retained) len() int {

@@ -424,3 +424,28 @@ func TestAddressesAreGrouped(t *testing.T) {
 		t.Errorf("group of no address = %s", got)
 	}
 }
+
+// What others left behind must not keep out a client that leaves nothing.
+func TestAbsentSessionsKeepNobodyOut(t *testing.T) {
+	each(t, func(t *testing.T, v5 bool) {
+		b := start(t, newSink(true), func(c *Config) { c.Limits.Sessions = 2 })
+		for _, id := range []string{"a", "b"} {
+			connect(t, b.addr, login{id: id, keep: true, v5: v5}).Close()
+		}
+		eventually(t, "both gone", func() bool { return b.Stats().Connections == 0 })
+		connect(t, b.addr, login{id: "c", v5: v5}).quiet("served")
+	})
+}
+
+// The library caps the session expiry of CONNECT only.
+func TestDisconnectCannotMakeASessionLast(t *testing.T) {
+	b := start(t, newSink(true), func(c *Config) { c.Limits.SessionExpiry = time.Minute })
+	c := connect(t, b.addr, login{id: "probe", v5: true, keep: true})
+	c.send([]byte{0xe0, 7, 0, 5, 0x11, 0xff, 0xff, 0xff, 0xff})
+	c.ended("good-bye")
+	eventually(t, "gone", func() bool { return b.Stats().Connections == 0 })
+	cl, ok := b.server.Clients.Get("probe")
+	if !ok || cl.Properties.Props.SessionExpiryInterval != 60 {
+		t.Errorf("session kept: %v, for %d s; want 60", ok, cl.Properties.Props.SessionExpiryInterval)
+	}
+}

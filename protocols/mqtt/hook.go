@@ -3,6 +3,9 @@ package mqtt
 import (
 	"errors"
 	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
 
 	mochi "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
@@ -56,7 +59,13 @@ func (h *hook) OnConnect(cl *mochi.Client, pk packets.Packet) error {
 		_ = b.server.SendConnack(cl, packets.ErrClientIdentifierNotValid, false, nil) // ends either way
 		return packets.ErrClientIdentifierNotValid
 	}
-	if _, known := b.server.Clients.Get(cl.ID); !known && b.server.Clients.Len() >= b.limits.Sessions {
+	// A client that asks for no lasting session is bounded by its connection:
+	// what others left behind must not keep it out.
+	lasting := !cl.Properties.Clean
+	if cl.Properties.ProtocolVersion == 5 {
+		lasting = cl.Properties.Props.SessionExpiryInterval > 0
+	}
+	if _, known := b.server.Clients.Get(cl.ID); lasting && !known && b.server.Clients.Len() >= b.limits.Sessions {
 		b.counts.surplus.Add(1)
 		code := packets.ErrServerBusy
 		if cl.Properties.ProtocolVersion < 5 {
@@ -135,6 +144,9 @@ func (h *hook) OnSessionEstablished(cl *mochi.Client, _ packets.Packet) {
 
 // OnDisconnect sends the will and ends the session's state.
 func (h *hook) OnDisconnect(cl *mochi.Client, _ error, expire bool) {
+	// The library caps what CONNECT asks for, but not what DISCONNECT does.
+	pr := &cl.Properties.Props
+	pr.SessionExpiryInterval = min(pr.SessionExpiryInterval, uint32(h.b.limits.SessionExpiry/time.Second))
 	if c := guarded(cl); c != nil && c.sess != nil {
 		c.sess.disconnected(expire)
 	}
@@ -209,7 +221,7 @@ func (s *session) lendID(pk *packets.Packet) {
 func (h *hook) OnPacketEncode(cl *mochi.Client, pk packets.Packet) packets.Packet {
 	switch pk.FixedHeader.Type {
 	case packets.Publish:
-		sent(cl)
+		sent(cl, &pk)
 	case packets.Connack:
 		switch {
 		case cl.Properties.ProtocolVersion == 5:
@@ -219,9 +231,19 @@ func (h *hook) OnPacketEncode(cl *mochi.Client, pk packets.Packet) packets.Packe
 			pk.ReasonCode = packets.Err3ServerUnavailable.Code
 		}
 	case packets.Suback, packets.Unsuback:
-		if c := guarded(cl); c != nil && c.sess != nil && c.sess.alias != 0 && c.sess.alias == pk.PacketID {
+		c := guarded(cl)
+		if c == nil || c.sess == nil {
+			break
+		}
+		if c.sess.alias != 0 && c.sess.alias == pk.PacketID {
 			pk.PacketID, c.sess.alias = c.sess.aliasFor, 0
 		}
+		for _, i := range c.sess.surplus { // the library says that the filter is wrong
+			if cl.Properties.ProtocolVersion == 5 && i < len(pk.ReasonCodes) {
+				pk.ReasonCodes[i] = packets.ErrQuotaExceeded.Code
+			}
+		}
+		c.sess.surplus = nil
 	}
 	return pk
 }
@@ -238,13 +260,28 @@ func (h *hook) OnSubscribe(cl *mochi.Client, pk packets.Packet) packets.Packet {
 		c.sess.atMostOnce.Store(false)
 	}
 	have := cl.State.Subscriptions.Len()
+	all := int(atomic.LoadInt64(&h.b.server.Info.Subscriptions))
 	for i := range pk.Filters {
 		f := &pk.Filters[i]
-		if _, known := cl.State.Subscriptions.Get(f.Filter); !known {
+		_, known := cl.State.Subscriptions.Get(f.Filter)
+		if !known {
 			have++
+			all++
 		}
-		if have > h.b.limits.Subscriptions || protocols.CheckFilter(f.Filter) != nil {
+		// One packet can hold tens of thousands of filters, and each that is
+		// granted costs a walk over the retained messages.
+		switch {
+		case protocols.CheckFilter(f.Filter) != nil:
 			f.Filter = ""
+			continue
+		case i >= h.b.limits.Subscriptions, have > h.b.limits.Subscriptions, !known && all > h.b.limits.AllSubscriptions:
+			f.Filter = ""
+			c.sess.surplus = append(c.sess.surplus, i)
+			continue
+		}
+		f.Filter = strings.Clone(f.Filter) // a subscription would keep the packet
+		if slices.ContainsFunc(pk.Filters[:i], func(o packets.Subscription) bool { return o.Filter == f.Filter }) {
+			f.RetainHandling = 2 // the retained messages are sent for the first one
 		}
 	}
 	return pk
@@ -277,7 +314,11 @@ func (h *hook) OnACLCheck(cl *mochi.Client, topic string, write bool) bool {
 		}
 		return false
 	}
-	if s.subscribing.Load() || cl.Closed() || c.admit(cl.State.Inflight, !s.atMostOnce.Load()) {
+	if s.subscribing.Load() {
+		return true
+	}
+	cost, above := b.costOn(topic), !s.atMostOnce.Load()
+	if (!above || b.mayKeep(cl, cost)) && (cl.Closed() || c.admit(cost, cl.State.Inflight, above)) {
 		return true
 	}
 	b.counts.slowSkips.Add(1)
@@ -286,8 +327,8 @@ func (h *hook) OnACLCheck(cl *mochi.Client, topic string, write bool) bool {
 
 // OnPublishDropped and OnPacketIDExhausted take a message that was let through
 // to a client, and dropped after all, out of its count.
-func (h *hook) OnPublishDropped(cl *mochi.Client, _ packets.Packet)    { sent(cl) }
-func (h *hook) OnPacketIDExhausted(cl *mochi.Client, _ packets.Packet) { sent(cl) }
+func (h *hook) OnPublishDropped(cl *mochi.Client, pk packets.Packet)    { sent(cl, &pk) }
+func (h *hook) OnPacketIDExhausted(cl *mochi.Client, pk packets.Packet) { sent(cl, &pk) }
 
 // OnQosComplete lets a publisher go on that waits for the client's acks.
 func (h *hook) OnQosComplete(cl *mochi.Client, _ packets.Packet) {
@@ -296,8 +337,8 @@ func (h *hook) OnQosComplete(cl *mochi.Client, _ packets.Packet) {
 	}
 }
 
-func sent(cl *mochi.Client) {
+func sent(cl *mochi.Client, pk *packets.Packet) {
 	if c := guarded(cl); c != nil {
-		c.flow.sent()
+		c.flow.sent(large(pk))
 	}
 }

@@ -90,7 +90,9 @@ func (b *Broker) handle(id string, c *conn, establish listeners.EstablishFn) {
 // panicked counts and logs a panic of the library over what a client sent.
 func (b *Broker) panicked(c *conn, p any) {
 	b.counts.panics.Add(1)
-	b.log.Warn("panic over a connection", "remote", c.RemoteAddr().String(), "panic", fmt.Sprint(p))
+	if left, ok := b.denials.allow(); ok { // a client can provoke them at will
+		b.log.Warn("panic over a connection", "remote", c.RemoteAddr().String(), "panic", fmt.Sprint(p), "suppressed", left)
+	}
 	b.log.Debug("stack of the panic", "stack", string(debug.Stack()))
 }
 

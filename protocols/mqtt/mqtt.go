@@ -44,7 +44,9 @@ type Limits struct {
 	Sessions          int           // connected and remembered clients, default 4096
 	SessionExpiry     time.Duration // how long an absent client is remembered at most, default 24 h
 	Queue             int           // undelivered messages kept for one client, default 512
+	QueuedBytes       int           // of undelivered messages kept for all clients, default 64 MiB
 	Subscriptions     int           // of one client, default 128
+	AllSubscriptions  int           // of all clients, default 20,000
 	Retained          int           // retained messages, default 10,000
 	RetainedBytes     int           // of their payloads and topics, default 32 MiB
 }
@@ -61,7 +63,9 @@ func (l Limits) withDefaults() Limits {
 		Sessions:          cmp.Or(l.Sessions, 4096),
 		SessionExpiry:     cmp.Or(l.SessionExpiry, 24*time.Hour),
 		Queue:             cmp.Or(l.Queue, 512),
+		QueuedBytes:       cmp.Or(l.QueuedBytes, 64<<20),
 		Subscriptions:     cmp.Or(l.Subscriptions, 128),
+		AllSubscriptions:  cmp.Or(l.AllSubscriptions, 20_000),
 		Retained:          cmp.Or(l.Retained, 10_000),
 		RetainedBytes:     cmp.Or(l.RetainedBytes, 32<<20),
 	}
@@ -79,7 +83,9 @@ func (l Limits) check() error {
 		{"inflight", int64(l.Inflight), 1, 65535},
 		{"sessions", int64(l.Sessions), 1, 1 << 24},
 		{"queue", int64(l.Queue), 1, 65535},
+		{"queued bytes", int64(l.QueuedBytes), 1, 1 << 40},
 		{"subscriptions", int64(l.Subscriptions), 1, 1 << 20},
+		{"subscriptions of all clients", int64(l.AllSubscriptions), 1, 1 << 24},
 		{"retained", int64(l.Retained), 1, 1 << 24},
 		{"retained bytes", int64(l.RetainedBytes), 1, 1 << 40},
 		{"connect timeout", int64(l.ConnectTimeout / time.Millisecond), 1, 1 << 30},
@@ -123,6 +129,9 @@ type Broker struct {
 
 	subscribed atomic.Uint64 // generation of the subscription index
 	retained   retained
+	passing    passing
+	store      store
+	waits      waits
 	receiving  receiving
 	wills      wills
 

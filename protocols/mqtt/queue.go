@@ -17,6 +17,7 @@ type pending struct {
 	topic   string              // where to forward it; "" for a repetition
 	payload []byte              //
 	props   *packets.Properties // MQTT 5, nil when there are none
+	cost    int                 // bytes that it keeps in memory
 	id      uint16
 	qos     byte
 	retain  bool
@@ -24,11 +25,21 @@ type pending struct {
 	will    bool
 }
 
-func (p *pending) size() int { return len(p.topic) + len(p.payload) }
+// kept returns the bytes of the parts that are forwarded.
+func (p *pending) kept() int {
+	n := len(p.topic) + len(p.payload)
+	if pr := p.props; pr != nil {
+		n += len(pr.ContentType) + len(pr.ResponseTopic) + len(pr.CorrelationData)
+		for _, u := range pr.User {
+			n += len(u.Key) + len(u.Val) + overheadOfUser
+		}
+	}
+	return n
+}
 
 // An ackQueue hands pending publishes from one reader to one ack writer. It
-// holds at most limit of them and, unless it is one alone, maxBytes of topics
-// and payloads, counted until they are answered.
+// holds at most limit of them and, unless it is one alone, maxBytes of what
+// they keep in memory, counted until they are answered.
 type ackQueue struct {
 	limit, maxBytes int
 
@@ -52,12 +63,12 @@ func newAckQueue(limit, maxBytes int) *ackQueue {
 func (q *ackQueue) push(p pending) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for q.held >= q.limit || q.held > 0 && q.bytes+p.size() > q.maxBytes {
+	for q.held >= q.limit || q.held > 0 && q.bytes+p.cost > q.maxBytes {
 		q.room.Wait()
 	}
 	q.items = append(q.items, p)
 	q.held++
-	q.bytes += p.size()
+	q.bytes += p.cost
 	if len(q.items) == 1 {
 		q.more.Signal()
 	}
@@ -81,7 +92,7 @@ func (q *ackQueue) answered(ps []pending) {
 	q.mu.Lock()
 	q.held -= len(ps)
 	for i := range ps {
-		q.bytes -= ps[i].size()
+		q.bytes -= ps[i].cost
 	}
 	q.mu.Unlock()
 	q.room.Signal()

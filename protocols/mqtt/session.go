@@ -38,6 +38,7 @@ type session struct {
 	will     *will
 	alias    uint16 // packet id lent to a SUBSCRIBE whose own is taken
 	aliasFor uint16
+	surplus  []int         // filters of a SUBSCRIBE beyond the limits
 	queue    *ackQueue     // nil until the first publish
 	done     chan struct{} // closed when the ack writer has ended
 
@@ -58,9 +59,11 @@ func (s *session) publish(pk *packets.Packet) bool {
 	s.b.counts.published.Add(1)
 	p := pending{
 		topic: pk.TopicName, payload: pk.Payload, id: pk.PacketID,
-		qos: pk.FixedHeader.Qos, retain: pk.FixedHeader.Retain,
+		qos: pk.FixedHeader.Qos, retain: pk.FixedHeader.Retain, cost: costOf(pk),
 	}
 	if pk.Properties.TopicAliasFlag {
+		// An alias outlives the packet, and its topic would keep it whole.
+		p.topic = strings.Clone(p.topic)
 		if p.topic = s.cl.State.TopicAliases.Inbound.Set(pk.Properties.TopicAlias, p.topic); p.topic == "" {
 			return s.kick(packets.ErrTopicAliasInvalid)
 		}

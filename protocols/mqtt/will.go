@@ -29,7 +29,7 @@ func takeWill(cl *mochi.Client, pk *packets.Packet) *will {
 	}
 	w, pr := cl.Properties.Will, &pk.Connect.WillProperties
 	cl.Properties.Will = mochi.Will{}
-	return &will{
+	wl := &will{
 		pending: pending{
 			topic: w.TopicName, payload: w.Payload, props: forwarded(pr), qos: w.Qos, retain: w.Retain,
 			id:   uint16(min(w.Qos, 1)), // forwarding at QoS 1 and 2 asks for one
@@ -38,6 +38,8 @@ func takeWill(cl *mochi.Client, pk *packets.Packet) *will {
 		format: payload.FormatOf(pr.ContentType),
 		delay:  time.Duration(w.WillDelayInterval) * time.Second,
 	}
+	wl.cost = wl.kept()
+	return wl
 }
 
 // checkWill refuses a will that could never be published.
@@ -70,8 +72,11 @@ func (s *session) disconnected(expire bool) {
 	if w == nil || errors.Is(s.cl.StopCause(), packets.CodeDisconnect) || s.b.stopping.Load() {
 		return
 	}
-	if w.delay > 0 && !expire {
-		s.b.wills.put(s, w, time.Now().Add(min(w.delay, s.b.limits.SessionExpiry)))
+	delay := min(w.delay, s.b.limits.SessionExpiry)
+	if s.v5 { // the end of the session ends the delay as well (section 3.1.3.2.2)
+		delay = min(delay, time.Duration(s.cl.Properties.Props.SessionExpiryInterval)*time.Second)
+	}
+	if delay > 0 && !expire && s.b.wills.put(s, w, time.Now().Add(delay), s.b.limits.Sessions) {
 		return
 	}
 	s.b.counts.wills.Add(1)
@@ -92,13 +97,19 @@ type lateWill struct {
 	due time.Time
 }
 
-func (ws *wills) put(s *session, w *will, due time.Time) {
+// put keeps a will, unless limit others are kept: sessions that end at once
+// can leave wills faster than they are sent.
+func (ws *wills) put(s *session, w *will, due time.Time, limit int) bool {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
+	if len(ws.of) >= limit {
+		return false
+	}
 	if ws.of == nil {
 		ws.of = make(map[string]lateWill)
 	}
 	ws.of[s.cl.ID] = lateWill{s, w, due}
+	return true
 }
 
 // cancel forgets the will of a client that is back.

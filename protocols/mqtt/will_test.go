@@ -1,7 +1,11 @@
 package mqtt
 
 import (
+	"fmt"
 	"testing"
+	"time"
+
+	mochi "github.com/mochi-mqtt/server/v2"
 )
 
 func TestWillOfALostClientIsStoredAndForwarded(t *testing.T) {
@@ -98,4 +102,27 @@ func TestDelayedWill(t *testing.T) {
 		t.Error("the will of a client that is back is still to be sent")
 	}
 	sub.quiet("no will")
+}
+
+// Else a client could leave wills for a day in sessions of a second, with a
+// new client id each time.
+func TestADelayedWillEndsWithItsSession(t *testing.T) {
+	b := start(t, newSink(true), func(c *Config) { c.Limits.SessionExpiry = time.Second })
+	sub := connect(t, b.addr, login{id: "sub"})
+	sub.subscribe(1, "#", 0)
+	l := login{id: "probe", v5: true, keep: true, will: "lost", willDelay: 1000}
+	connect(t, b.addr, l).Close()
+	if topic, _, _ := sub.message(); topic != "lost" {
+		t.Errorf("got %s, want the will", topic)
+	}
+}
+
+func TestDelayedWillsAreBounded(t *testing.T) {
+	ws, s := wills{}, &session{cl: &mochi.Client{}}
+	for i := range 10 {
+		s.cl.ID = fmt.Sprint(i)
+		if kept := ws.put(s, &will{}, time.Now(), 3); kept != (i < 3) {
+			t.Errorf("will %d: kept %v", i, kept)
+		}
+	}
 }
