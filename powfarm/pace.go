@@ -5,6 +5,7 @@ import "time"
 // How a worker shares its processor with everything else on the box.
 const (
 	paceWindow = 2 * time.Millisecond // how often a worker looks back
+	paceMost   = 10 * paceWindow      // the longest rest, however long a window took
 	paceClear  = 0.85                 // a worker that ran this much of a window was alone
 	paceLeast  = 0.1                  // a worker never rests more than nine parts in ten
 	paceRise   = 0.05                 // what a clear window gives back
@@ -61,5 +62,7 @@ func (p *pacer) adjust(window, ran time.Duration) time.Duration {
 	default:
 		p.share = min(1, p.share+paceRise)
 	}
-	return time.Duration(float64(window) * (1 - p.share) / p.share)
+	// A window in which the process was frozen or the machine suspended may be
+	// hours long, and nothing ends a rest.
+	return min(paceMost, time.Duration(float64(window)*(1-p.share)/p.share))
 }

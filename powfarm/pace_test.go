@@ -46,3 +46,12 @@ func TestAWindowIsJudgedWhenItIsOver(t *testing.T) {
 		t.Error("does not rest after a window in which it got nothing")
 	}
 }
+
+// A process that was frozen for hours must not rest for hours.
+func TestARestIsShortHoweverLongTheWindowWas(t *testing.T) {
+	var p pacer
+	p.adjust(2*time.Millisecond, 2*time.Millisecond)
+	if rest := p.adjust(8*time.Hour, time.Millisecond); rest != paceMost {
+		t.Errorf("rests %v after a window of 8 h, want %v", rest, paceMost)
+	}
+}
