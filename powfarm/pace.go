@@ -5,7 +5,7 @@ import "time"
 // How a worker shares its processor with everything else on the box.
 const (
 	paceWindow = 2 * time.Millisecond // how often a worker looks back
-	paceMost   = 10 * paceWindow      // the longest rest, however long a window took
+	paceMost   = 50 * paceWindow      // the longest rest, however long a window took
 	paceClear  = 0.85                 // a worker that ran this much of a window was alone
 	paceLeast  = 0.1                  // a worker never rests more than nine parts in ten
 	paceRise   = 0.05                 // what a clear window gives back
