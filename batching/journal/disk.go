@@ -19,6 +19,9 @@ const (
 	// to it but a fault that kills the process. It is room for the memory
 	// tables of both stores of a gateway and what they become.
 	lowMark = 64 << 20
+	// closeMark is what the memory tables take when they are written out, with
+	// the last of the indexes.
+	closeMark = lowMark / 2
 
 	freeEvery  = 100 * time.Millisecond
 	usedEvery  = 5 * time.Second

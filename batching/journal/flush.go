@@ -37,10 +37,18 @@ func (j *Journal) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-j.due:
+			// What is not indexed stays in memory: below the mark nothing is
+			// appended either, and the first append after it asks again.
+			if free, _, err := j.disk.figures(false); err == nil && free < closeMark {
+				continue
+			}
 			if err := j.flush(); err != nil {
 				return err
 			}
 		case <-tick.C:
+			if err := j.inBackground(); err != nil {
+				return err
+			}
 			dropped, err := j.trim(time.Now().UnixMilli())
 			if err != nil {
 				return err

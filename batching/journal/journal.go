@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
@@ -92,6 +93,8 @@ type Journal struct {
 	windows *windows
 	log     *slog.Logger
 	due     chan struct{} // holds a token when the tail wants flushing
+	// background is the first error of a write that badger made by itself.
+	background *atomic.Pointer[error]
 
 	life     sync.RWMutex // held by everybody who reads the store; Close excludes them
 	appendMu sync.Mutex   // held by Append and SkipTo: owns the numbers
@@ -128,22 +131,45 @@ type Stats struct {
 
 // Close indexes what is left, so that the next Open has nothing to replay,
 // and closes the store. No method but Close may be called after it.
+//
+// A journal in doubt is left as a crash would leave it, which is what Open is
+// made for: badger tries for ever to write out what cannot be synced. The same
+// on a full disk, where tidying up is a fault ([ErrDiskFull]): everything that
+// was appended is durable, and Close may be called again.
 func (j *Journal) Close() error {
 	j.mu.Lock()
 	done := j.closed
 	j.closed = true
-	failed := j.failed
 	j.mu.Unlock()
 	if done {
 		return nil
 	}
-	var err error
-	if failed == nil && !j.opt.readOnly {
-		err = j.flush()
+	if j.inBackground() != nil || j.inDoubt() != nil {
+		return nil
+	}
+	if !j.opt.readOnly {
+		if free, _, err := j.disk.figures(true); err == nil && free < closeMark {
+			j.mu.Lock()
+			j.closed = false
+			j.mu.Unlock()
+			return fmt.Errorf("close journal: disk of %s has %d bytes free, %d are needed to tidy up: %w",
+				j.disk.dir, free, closeMark, ErrDiskFull)
+		}
+	}
+	if !j.opt.readOnly {
+		if err := j.flush(); err != nil {
+			return err
+		}
 	}
 	j.life.Lock()
 	defer j.life.Unlock()
-	return errors.Join(err, j.db.Close())
+	return j.db.Close()
+}
+
+func (j *Journal) inDoubt() error {
+	j.mu.RLock()
+	defer j.mu.RUnlock()
+	return j.failed
 }
 
 // Append implements [batching.Journal]: each group is one synced commit.
@@ -235,6 +261,15 @@ func (j *Journal) fail(err error) error {
 		j.failed = fmt.Errorf("%w: commit: %w", ErrInDoubt, err)
 	}
 	return j.failed
+}
+
+// inBackground returns an error that wraps ErrInDoubt once a write that badger
+// made by itself has failed.
+func (j *Journal) inBackground() error {
+	if err := j.background.Load(); err != nil {
+		return j.fail(fmt.Errorf("in the background: %w", *err))
+	}
+	return nil
 }
 
 // apply takes a stored group into memory: after its commit, and again when it
@@ -334,6 +369,9 @@ func newIncarnation() (id [8]byte) {
 func (j *Journal) Ready() error { return j.ready(maxGroup) }
 
 func (j *Journal) ready(bytes int64) error {
+	if err := j.inBackground(); err != nil {
+		return err
+	}
 	j.mu.RLock()
 	closed, failed := j.closed, j.failed
 	j.mu.RUnlock()

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -348,7 +349,7 @@ func TestOpenTellsVersionsAndDamage(t *testing.T) {
 // change writes a key behind the journal's back.
 func change(t *testing.T, dir, key string, value []byte) {
 	t.Helper()
-	db, err := openStore(dir, Options{Log: slog.New(slog.DiscardHandler)})
+	db, err := openStore(dir, Options{Log: slog.New(slog.DiscardHandler)}, new(atomic.Pointer[error]))
 	if err != nil {
 		t.Fatal(err)
 	}

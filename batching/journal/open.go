@@ -1,12 +1,16 @@
 package journal
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"syscall"
 
 	"github.com/dgraph-io/badger/v4"
 )
@@ -59,16 +63,29 @@ func OpenReadOnly(dir string, opt Options) (*Journal, error) {
 }
 
 func open(dir string, opt Options) (*Journal, error) {
-	db, err := openStore(dir, opt)
+	mended := false
+	if !opt.readOnly {
+		var err error
+		if mended, err = mendManifest(dir); err != nil {
+			return nil, err
+		}
+	}
+	background := new(atomic.Pointer[error])
+	db, err := openStore(dir, opt, background)
 	if err != nil {
 		return nil, err
 	}
 	j := &Journal{
-		opt: opt, db: db, log: opt.Log, windows: newWindows(db),
+		opt: opt, db: db, log: opt.Log, windows: newWindows(db), background: background,
 		disk: &disk{dir: dir, maxDisk: opt.MaxDisk, reserve: opt.Reserve, look: opt.FreeSpace},
 		due:  make(chan struct{}, 1),
 	}
-	if err := j.load(); err != nil {
+	err = j.load()
+	if err == nil && mended {
+		opt.Log.Warn("a change to the store was undone because its sync had failed; checking the journal", "dir", dir)
+		err = j.Check(context.Background())
+	}
+	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
 	return j, nil
@@ -76,7 +93,7 @@ func open(dir string, opt Options) (*Journal, error) {
 
 // openStore opens badger with the settings of a small box. It recovers the
 // panics with which badger meets damaged files.
-func openStore(dir string, opt Options) (db *badger.DB, err error) {
+func openStore(dir string, opt Options, background *atomic.Pointer[error]) (db *badger.DB, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("%w: %v", ErrCorrupt, p)
@@ -99,14 +116,31 @@ func openStore(dir string, opt Options) (db *badger.DB, err error) {
 		WithValueLogFileSize(2 << 20).
 		WithMetricsEnabled(false).
 		WithReadOnly(opt.readOnly).
-		WithLogger(storeLog{opt.Log})
+		WithLogger(storeLog{opt.Log, background})
 	o.TableSizeMultiplier = 1 // large tables are built in as much memory
 	o.LmaxCompaction = true   // gives back what was trimmed
 	db, err = badger.Open(o)
 	if opt.readOnly && err != nil {
 		return nil, fmt.Errorf("%w: %v", ErrUnclean, err)
 	}
-	return db, err
+	return db, damage(err)
+}
+
+// damage marks the errors that badger opens with and that are neither the
+// system's nor another process's doing: it has no names for most of them.
+func damage(err error) error {
+	var errno syscall.Errno
+	if err == nil || errors.As(err, &errno) || strings.Contains(err.Error(), "Cannot acquire directory lock") {
+		return err
+	}
+	for _, n := range []syscall.Errno{
+		syscall.EIO, syscall.ENOSPC, syscall.EMFILE, syscall.ENFILE, syscall.EACCES, syscall.EPERM, syscall.EROFS, syscall.ENOMEM,
+	} {
+		if strings.Contains(err.Error(), n.Error()) { // what badger wraps keeps its text only
+			return err
+		}
+	}
+	return fmt.Errorf("%w: %w", ErrCorrupt, err)
 }
 
 const memTable = 8 << 20

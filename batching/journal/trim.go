@@ -19,7 +19,7 @@ func (j *Journal) trim(now int64) (bool, error) {
 		j.log.Warn("look at the journal's disk", "err", err)
 		return false, nil
 	}
-	if free < lowMark/2 {
+	if free < closeMark {
 		return false, nil // to delete is to write
 	}
 	j.mu.RLock()
@@ -142,9 +142,9 @@ const indexTimes = 2
 // space. Appends wait while the memory table, which holds the deletions, is
 // written out.
 func (j *Journal) reclaim(idle bool) error {
-	_, used, err := j.disk.figures(false)
-	if err != nil {
-		return nil // trim said so
+	free, used, err := j.disk.figures(false)
+	if err != nil || free < lowMark {
+		return nil // trim said so; to compact is to write
 	}
 	j.life.RLock()
 	defer j.life.RUnlock()
