@@ -115,3 +115,36 @@ func TestStartSaysWhichProtocolAdmitsNobody(t *testing.T) {
 		}
 	}
 }
+
+// Whoever holds the lock is asked only if it is the gateway that wrote where
+// it is reached: a command that reads the stores holds the lock as well, and a
+// gateway that was killed leaves its address behind.
+func TestRunningIsTheGatewayThatHoldsTheLock(t *testing.T) {
+	cfg := Default()
+	cfg.DataDir = Path(t.TempDir())
+	check := func(when, want string) {
+		t.Helper()
+		if got, ok := Running(cfg); got != want || ok != (want != "") {
+			t.Errorf("%s: Running = %q, %v; want %q", when, got, ok, want)
+		}
+	}
+	check("nobody", "")
+	lock, err := lockDir(string(cfg.DataDir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	check("a command reads the stores", "")
+	stale := fmt.Appendf(nil, `{"address":"127.0.0.1:1","pid":%d}`, os.Getpid()+1)
+	if err := os.WriteFile(cfg.runningPath(), stale, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	check("an address of a killed gateway", "")
+	if err := announce(&cfg, "127.0.0.1:2"); err != nil {
+		t.Fatal(err)
+	}
+	check("a gateway", "127.0.0.1:2")
+	if err := lock.Close(); err != nil {
+		t.Fatal(err)
+	}
+	check("stopped", "")
+}

@@ -16,7 +16,7 @@ const runningFile = "api.json"
 // running is the content of the file.
 type running struct {
 	Address string `json:"address"` // host:port of the API
-	PID     int    `json:"pid"`
+	PID     int    `json:"pid"`     // as in the lock
 }
 
 // runningPath is the file's place: the sandbox's directory, or data_dir.
@@ -61,14 +61,22 @@ func reachable(address string) string {
 // and whether one runs. Whoever may not look into the data directory is told
 // the address of the configuration.
 func Running(cfg Config) (address string, ok bool) {
-	switch used, err := inUse(string(cfg.DataDir)); {
-	case errors.Is(err, fs.ErrPermission):
-	case err != nil || !used:
+	pid, err := inUse(string(cfg.DataDir))
+	if errors.Is(err, fs.ErrPermission) {
+		return reachable(cfg.API.Listen), true
+	}
+	if err != nil || pid == 0 {
 		return "", false
 	}
-	var r running
-	if b, err := os.ReadFile(cfg.runningPath()); err == nil && json.Unmarshal(b, &r) == nil && r.Address != "" {
-		return r.Address, true
+	b, err := os.ReadFile(cfg.runningPath())
+	if errors.Is(err, fs.ErrPermission) {
+		return reachable(cfg.API.Listen), true
 	}
-	return reachable(cfg.API.Listen), true
+	// Another number is that of a gateway that was killed: the lock is held by
+	// its successor, which does not serve yet, or by a command.
+	var r running
+	if err != nil || json.Unmarshal(b, &r) != nil || r.PID != pid {
+		return "", false
+	}
+	return r.Address, true
 }

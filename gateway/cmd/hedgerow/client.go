@@ -55,6 +55,9 @@ func (t *target) open(e *env) (*client, error) {
 		if errors.Is(err, gateway.ErrEmpty) {
 			return nil, fmt.Errorf("no gateway runs on %s, and no readings are stored there; say which with --config FILE or --data DIR", cfg.DataDir)
 		}
+		if errors.Is(err, gateway.ErrLocked) { // by a command, or a start that is not through
+			return nil, err
+		}
 		if err != nil {
 			return nil, fmt.Errorf("no gateway runs on %s, and its stores: %w", cfg.DataDir, err)
 		}
