@@ -36,7 +36,9 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
@@ -87,7 +89,7 @@ type Store struct {
 	count atomic.Uint64 // number of the last block
 	last  atomic.Int64  // when it was attached, Unix ms; 0: there is none
 
-	failed atomic.Pointer[error]       // of the first Commit that left the store in doubt
+	failed atomic.Pointer[error]       // of the first write that left the store in doubt
 	tips   map[stardust.BlockID]uint64 // numbers of the tips of the last Commit; owned by its caller
 
 	// commit syncs a transaction; a test replaces it.
@@ -101,25 +103,50 @@ var _ ledger.Store = (*Store)(nil)
 // that is why.
 func Open(dir string, opt Options) (*Store, error) {
 	log := cmp.Or(opt.Log, slog.New(slog.DiscardHandler))
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open ledger store: %w", err)
 	}
 	g := newGuard(dir, opt)
 	if err := g.checkRoom("open"); err != nil {
 		return nil, fmt.Errorf("open ledger store %s: %w", dir, err)
 	}
-	db, err := badger.Open(badgerOptions(dir, log))
+	s := &Store{guard: g, commit: (*badger.Txn).Commit}
+	db, err := openBadger(badgerOptions(dir, logger{log, &s.failed}))
 	if err != nil {
 		return nil, fmt.Errorf("open ledger store %s: %w", dir, err)
 	}
-	s := &Store{db: db, guard: g, commit: (*badger.Txn).Commit}
+	s.db = db
 	if err := s.start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open ledger store %s: %w", dir, err), db.Close())
 	}
 	return s, nil
 }
 
-func badgerOptions(dir string, log *slog.Logger) badger.Options {
+// openBadger opens the database. What it says of damaged files has no name, and
+// some of it is a panic: everything becomes ErrDamaged but the system's own
+// errors and a lock that another process holds.
+func openBadger(opt badger.Options) (db *badger.DB, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = damaged("%v", p)
+		}
+	}()
+	db, err = badger.Open(opt)
+	var errno syscall.Errno
+	if err == nil || errors.As(err, &errno) || strings.Contains(err.Error(), "Cannot acquire directory lock") {
+		return db, err
+	}
+	for _, n := range []syscall.Errno{
+		syscall.EIO, syscall.ENOSPC, syscall.EMFILE, syscall.ENFILE, syscall.EACCES, syscall.EPERM, syscall.EROFS, syscall.ENOMEM,
+	} {
+		if strings.Contains(err.Error(), n.Error()) { // what badger wraps keeps its text only
+			return nil, err
+		}
+	}
+	return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
+}
+
+func badgerOptions(dir string, log badger.Logger) badger.Options {
 	return badger.DefaultOptions(dir).
 		WithSyncWrites(true). // the default loses acknowledged writes at a power cut
 		WithMemTableSize(memTable).WithNumMemtables(2).
@@ -130,7 +157,7 @@ func badgerOptions(dir string, log *slog.Logger) badger.Options {
 		WithValueThreshold(2 * stardust.MaxBlockSize). // the value log is never written: its sync errors are only logged
 		WithCompression(options.None).
 		WithMetricsEnabled(false).WithDetectConflicts(false).
-		WithLogger(logger{log})
+		WithLogger(log)
 }
 
 // start checks the format and finds the last block.
@@ -188,8 +215,12 @@ func (s *Store) checkFormat() error {
 // Close releases the store. Everything that Commit stored is durable already,
 // so on a full disk, where tidying up would find no space, Close returns an
 // error that wraps ErrDiskFull and leaves the store as a crash would; it may
-// be called again.
+// be called again. A store in doubt is left like that, too, because badger
+// tries for ever to write out what cannot be synced.
 func (s *Store) Close() error {
+	if s.failed.Load() != nil {
+		return nil
+	}
 	if err := s.guard.checkRoom("tidy up"); err != nil {
 		return fmt.Errorf("close ledger store: %w", err)
 	}
@@ -237,7 +268,7 @@ func (s *Store) fail(err error) error {
 // Ready implements [ledger.Store].
 func (s *Store) Ready() error {
 	if err := s.failed.Load(); err != nil {
-		return fmt.Errorf("store in doubt since an earlier commit: %w", *err)
+		return fmt.Errorf("store in doubt since an earlier write: %w", *err)
 	}
 	if err := s.guard.check(); err != nil {
 		return fmt.Errorf("%w: %w", ledger.ErrBusy, err)
@@ -256,10 +287,34 @@ func (s *Store) Count() (blocks uint64, last time.Time, err error) {
 // DiskBytes returns what the store occupies on disk.
 func (s *Store) DiskBytes() (int64, error) { return s.guard.occupied() }
 
-// logger passes badger's messages on.
-type logger struct{ log *slog.Logger }
+// logger passes badger's messages on. It is also the only way to hear of a
+// write that failed in the background: badger logs it and goes on, with a
+// manifest that may name what is not there.
+type logger struct {
+	log    *slog.Logger
+	failed *atomic.Pointer[error]
+}
 
-func (l logger) Errorf(f string, a ...any)   { l.log.Error("badger", "text", text(f, a)) }
-func (l logger) Warningf(f string, a ...any) { l.log.Warn("badger", "text", text(f, a)) }
-func (l logger) Infof(f string, a ...any)    { l.log.Debug("badger", "text", text(f, a)) }
-func (l logger) Debugf(f string, a ...any)   { l.log.Debug("badger", "text", text(f, a)) }
+func (l logger) Errorf(f string, a ...any) {
+	l.heed(a)
+	l.log.Error("badger", "text", text(f, a))
+}
+
+func (l logger) Warningf(f string, a ...any) {
+	l.heed(a)
+	l.log.Warn("badger", "text", text(f, a))
+}
+
+func (l logger) Infof(f string, a ...any)  { l.log.Debug("badger", "text", text(f, a)) }
+func (l logger) Debugf(f string, a ...any) { l.log.Debug("badger", "text", text(f, a)) }
+
+// heed takes note of an error of the operating system among what is logged.
+func (l logger) heed(a []any) {
+	for _, v := range a {
+		err, ok := v.(error)
+		var errno syscall.Errno
+		if ok && errors.As(err, &errno) {
+			l.failed.CompareAndSwap(nil, &err)
+		}
+	}
+}

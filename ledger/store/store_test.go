@@ -5,10 +5,13 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -20,7 +23,10 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m)
+	goleak.VerifyTestMain(m,
+		// Badger leaves these two behind when it does not open.
+		goleak.IgnoreTopFunction("github.com/dgraph-io/badger/v4.(*DB).monitorCache"),
+		goleak.IgnoreTopFunction("github.com/dgraph-io/ristretto/v2/z.(*AllocatorPool).freeupAllocators"))
 }
 
 // open opens a store that is checked and closed when the test ends.
@@ -141,12 +147,56 @@ func TestAFailedCommitLeavesTheStoreInDoubt(t *testing.T) {
 	if !errors.Is(err, broken) || errors.Is(err, ledger.ErrBusy) {
 		t.Errorf("Commit = %v, want the cause and not ErrBusy", err)
 	}
+	defer s.failed.Store(nil) // so that it is closed
 	s.commit = (*badger.Txn).Commit
 	if err := s.Ready(); !errors.Is(err, broken) {
 		t.Errorf("Ready = %v, want the cause", err)
 	}
 	if err := s.Commit(entries, nil); !errors.Is(err, broken) {
 		t.Errorf("next Commit = %v, want it refused because of the first", err)
+	}
+}
+
+// Badger only logs that it could not write in the background.
+func TestAFailureInTheBackgroundLeavesTheStoreInDoubt(t *testing.T) {
+	s := open(t, t.TempDir())
+	var g grower
+	l := logger{slog.New(slog.DiscardHandler), &s.failed}
+	l.Warningf("compaction: %v", errors.New("nothing to do with the disk"))
+	g.commit(t, s, 1, 100)
+	l.Warningf("[Compactor: %d] LOG Compact FAILED with error: %+v", 1, &fs.PathError{Op: "sync", Path: "MANIFEST", Err: syscall.EIO})
+	defer s.failed.Store(nil) // so that it is closed
+	if err := s.Commit(g.grow(t, 1, 100), nil); !errors.Is(err, syscall.EIO) || errors.Is(err, ledger.ErrBusy) {
+		t.Errorf("Commit = %v, want EIO and not ErrBusy", err)
+	}
+	if err := s.Close(); err != nil {
+		t.Errorf("Close = %v", err)
+	}
+}
+
+func TestAMissingTableIsDamage(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "ledger")
+	s, err := Open(dir, Options{Reserve: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("directory: %v, %v; want only the owner to enter", info.Mode(), err)
+	}
+	var g grower
+	g.commit(t, s, 5, 100)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "*.sst"))
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	if err := os.Remove(files[0]); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(dir, Options{Reserve: 1}); !errors.Is(err, ErrDamaged) {
+		t.Errorf("Open = %v, want ErrDamaged", err)
 	}
 }
 
