@@ -1,10 +1,12 @@
 package coap
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/binary"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/plgd-dev/go-coap/v3/message"
@@ -42,6 +44,7 @@ type answer struct {
 
 // refusal returns an error answer with a diagnostic text (section 5.5.2).
 func refusal(code codes.Code, text string) answer {
+	text = strings.ToValidUTF8(text, "") // it may quote the request
 	return answer{code: code, format: none, body: []byte(text), retry: code == codes.ServiceUnavailable}
 }
 
@@ -97,10 +100,20 @@ func (x *exchange) fit(a answer, e *echo) answer {
 	case len(a.body) == 0 || len(a.body) <= room:
 		return a
 	case a.failed():
-		a.body = a.body[:max(room, 0)]
+		a.body = bytes.ToValidUTF8(a.body[:max(room, 0)], nil)
 		return a
 	}
 	return answer{code: codes.Unauthorized, format: none, echo: e.value(x.addr, time.Now())}
+}
+
+// repeats returns how often an answer of length bytes may be sent again when
+// nobody acknowledges it: to an unverified address, the empty acknowledgement
+// and all that follows it together keep within the bound.
+func (x *exchange) repeats(length int) int {
+	if x.trusted {
+		return maxRetransmit
+	}
+	return min(maxRetransmit, max(0, (amplification*x.size-4)/length-1))
 }
 
 // An echo makes and knows the values that prove an address (RFC 9175, section

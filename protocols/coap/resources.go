@@ -88,10 +88,12 @@ func failure(err error) answer {
 		return refusal(codes.Forbidden, err.Error())
 	case errors.Is(err, protocols.ErrNoReading), errors.Is(err, protocols.ErrName):
 		return refusal(codes.BadRequest, err.Error())
-	case errors.Is(err, batching.ErrBusy), errors.Is(err, batching.ErrClosed):
-		return refusal(codes.ServiceUnavailable, err.Error())
+	case errors.Is(err, batching.ErrBusy):
+		return refusal(codes.ServiceUnavailable, "gateway busy, not stored, try again")
+	case errors.Is(err, batching.ErrClosed):
+		return refusal(codes.ServiceUnavailable, "gateway stopping, not stored, try again")
 	}
-	// What is wrong inside is not the sender's business.
+	// What is wrong inside, and which disk is full, is not the sender's business.
 	return refusal(codes.ServiceUnavailable, "not stored, try again")
 }
 

@@ -56,7 +56,7 @@ type separate struct {
 	datagram []byte
 	next     time.Time
 	wait     time.Duration
-	sent     int
+	left     int // retransmissions
 }
 
 func newSocket(s *Server, write func([]byte, netip.AddrPort) (int, error)) *socket {
@@ -237,6 +237,9 @@ func (c *socket) acknowledge(waiting []*pending, now time.Time) {
 // the device.
 func (c *socket) sendSeparate(p *pending, a answer) {
 	mid := c.nextMID()
+	if !p.trusted {
+		a.body = nil // it is sent up to five times
+	}
 	datagram, err := p.encode(nil, p.fit(a, &c.s.echo), message.Confirmable, mid)
 	if err != nil {
 		c.s.log.Error("coap answer", "err", err)
@@ -249,7 +252,7 @@ func (c *socket) sendSeparate(p *pending, a answer) {
 	wait := ackTimeout + rand.N(ackTimeout/2)
 	c.mu.Lock()
 	if len(c.separate) < maxSeparate {
-		c.separate[ending{p.addr, mid}] = &separate{datagram, time.Now().Add(wait), wait, 0}
+		c.separate[ending{p.addr, mid}] = &separate{datagram, time.Now().Add(wait), wait, p.repeats(len(datagram))}
 	}
 	c.mu.Unlock()
 	c.send(datagram, p.addr)
@@ -269,10 +272,10 @@ func (c *socket) retransmit(now time.Time) {
 	for to, x := range c.separate {
 		switch {
 		case now.Before(x.next):
-		case x.sent == maxRetransmit:
+		case x.left == 0:
 			delete(c.separate, to)
 		default:
-			x.sent++
+			x.left--
 			x.wait *= 2
 			x.next = now.Add(x.wait)
 			c.s.stats.resent.Add(1)

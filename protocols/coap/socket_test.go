@@ -426,3 +426,67 @@ func TestInternalErrorsAreNotShown(t *testing.T) {
 		t.Errorf("text %q", a.body)
 	}
 }
+
+// An answer that nobody acknowledges is sent again: all of it together counts.
+func TestSeparateAnswersKeepWithinTheBound(t *testing.T) {
+	for _, tt := range []struct {
+		what  string
+		err   error
+		times int // an answer goes out
+	}{
+		{"stored", nil, 5},
+		{"refused", fmt.Errorf("%w: %s", batching.ErrBusy, strings.Repeat("x", 100)), 5},
+	} {
+		t.Run(tt.what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWire(t, &memory{})
+				var bytes, answers int
+				w.write = func(b []byte, _ netip.AddrPort) (int, error) {
+					bytes += len(b)
+					if len(b) > 4 {
+						answers++
+					}
+					return len(b), nil
+				}
+				req := build(t, codes.PUT, temp, "1")
+				r, resolve := batching.NewReceipt()
+				p := &pending{arrived: time.Now(), receipt: r}
+				p.typ, p.addr, p.size, p.tkl = message.Confirmable, remote, len(req), 2
+				w.s.flight.enter(p)
+				done := make(chan struct{})
+				go func() { w.answerAll(); close(done) }()
+				w.submitted <- p
+				time.Sleep(2 * time.Second)
+				resolve(0, tt.err)
+				time.Sleep(2 * time.Minute)
+				close(w.submitted)
+				<-done
+				if bytes > amplification*len(req) || answers > tt.times || answers == 0 {
+					t.Errorf("%d bytes in %d answers to a request of %d", bytes, answers, len(req))
+				}
+				if w.separates() != 0 {
+					t.Error("an answer is still sent")
+				}
+			})
+		})
+	}
+}
+
+// A diagnostic text is UTF-8 (RFC 7252, section 5.5.2), also when it quotes
+// the request or is cut off.
+func TestDiagnosticsAreUTF8(t *testing.T) {
+	if a := refusal(codes.BadRequest, "name \xe2\x82"); string(a.body) != "name " {
+		t.Errorf("text %q", a.body)
+	}
+	x := exchange{size: 8}
+	if a := x.fit(refusal(codes.BadRequest, "\u20ac\u20ac\u20ac\u20ac"), &echo{}); string(a.body) != "\u20ac\u20ac" {
+		t.Errorf("cut off text %q", a.body)
+	}
+}
+
+func TestBusyIsSaidOnceAndWithoutPaths(t *testing.T) {
+	err := fmt.Errorf("%w: %w: disk of /home/x has 7 bytes free", batching.ErrBusy, batching.ErrBusy)
+	if a := failure(err); string(a.body) != "gateway busy, not stored, try again" {
+		t.Errorf("text %q", a.body)
+	}
+}
