@@ -11,6 +11,8 @@
 #
 #   run --config /etc/hedgerow/hedgerow.yaml --set mqtt.anonymous=true --set coap.anonymous=true
 #
+# A directory of the host in place of the volume must belong to user 65532.
+#
 # The identity key and the admin token are made at the first start in
 # /var/lib/hedgerow/secrets; keep that directory out of backups of the data, or
 # mount it from another volume, so that a copy never clones the identity.

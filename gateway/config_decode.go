@@ -202,7 +202,7 @@ func (d *decoder) value(n ast.Node, key string, v reflect.Value) {
 		ok = isString || isLiteral
 	}
 	if !ok {
-		d.problem(n, key, "want %s, got %s%s", kindName(v), describe(n), quoteHint(v))
+		d.problem(n, key, "want %s, got %s%s", kindName(v), describe(n), spellingHint(v, text))
 		return
 	}
 	if err := setScalar(v, text); err != nil {
@@ -365,10 +365,21 @@ func kindName(v reflect.Value) string {
 	return "text"
 }
 
-// quoteHint helps whoever wrote a name that YAML takes for a number.
-func quoteHint(v reflect.Value) string {
-	if v.Kind() == reflect.String {
+// spellingHint helps whoever wrote a name that YAML takes for a number, or a
+// truth that it takes for a name.
+func spellingHint(v reflect.Value, text string) string {
+	switch v.Kind() {
+	case reflect.String:
 		return "; write it in quotes"
+	case reflect.Bool:
+		switch strings.ToLower(text) {
+		case "true", "false":
+			return "; write it without quotes"
+		case "yes", "y", "on":
+			return "; write true"
+		case "no", "n", "off":
+			return "; write false"
+		}
 	}
 	return ""
 }
