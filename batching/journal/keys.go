@@ -5,8 +5,9 @@ import (
 	"encoding/binary"
 )
 
-// formatVersion is the store format that this package writes and reads.
-const formatVersion = 1
+// Format is the newest store format that this package reads, and the one that
+// it writes.
+const Format = 1
 
 // First bytes of keys; the table stands in the package comment.
 const (

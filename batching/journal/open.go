@@ -215,8 +215,8 @@ func (j *Journal) loadMeta() (fresh bool, err error) {
 	switch {
 	case len(version) != 4:
 		return false, fmt.Errorf("%w: no format version", ErrCorrupt)
-	case binary.BigEndian.Uint32(version) > formatVersion:
-		return false, fmt.Errorf("%w: format %d, this one knows %d", ErrNewer, binary.BigEndian.Uint32(version), formatVersion)
+	case binary.BigEndian.Uint32(version) > Format:
+		return false, fmt.Errorf("%w: format %d, this one knows %d", ErrNewer, binary.BigEndian.Uint32(version), Format)
 	case len(incarnation) != len(j.incarnation) || len(trimmed) != 8:
 		return false, fmt.Errorf("%w: meta keys", ErrCorrupt)
 	}
@@ -235,7 +235,7 @@ func (j *Journal) create() error {
 	j.tail = newTail(1)
 	return j.db.Update(func(txn *badger.Txn) error {
 		return errors.Join(
-			txn.Set([]byte(metaVersion), binary.BigEndian.AppendUint32(nil, formatVersion)),
+			txn.Set([]byte(metaVersion), binary.BigEndian.AppendUint32(nil, Format)),
 			txn.Set([]byte(metaIncarnation), j.incarnation[:]),
 			txn.Set([]byte(metaCheckpoint), encodeCheckpoint(j.checkpoint)),
 			txn.Set([]byte(metaTrimmed), make([]byte, 8)))
