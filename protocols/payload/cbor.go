@@ -62,10 +62,10 @@ func (c *converter) convert(item any) (node, error) {
 	case map[any]any:
 		return c.object(x)
 	case []any:
-		n := node{kind: isArray, items: make([]node, len(x))}
+		n := node{kind: isArray, members: make([]member, len(x))}
 		for i := range x {
 			var err error
-			if n.items[i], err = c.convert(x[i]); err != nil {
+			if n.members[i].node, err = c.convert(x[i]); err != nil {
 				return node{}, err
 			}
 		}

@@ -113,7 +113,7 @@ func Decode(f Format, b []byte, h Hints) ([]reading.Reading, error) {
 	}
 	switch root.kind {
 	case isArray:
-		return pack(root.items, h)
+		return pack(root.members, h)
 	case isObject:
 		if h.Name != "" {
 			return valueObject(root, h)
@@ -290,8 +290,8 @@ func fields(root node, h Hints) ([]reading.Reading, error) {
 				}
 			}
 		case isArray:
-			for i, item := range n.items {
-				if err := walk(join(name, strconv.Itoa(i)), item); err != nil {
+			for i, m := range n.members {
+				if err := walk(join(name, strconv.Itoa(i)), m.node); err != nil {
 					return err
 				}
 			}

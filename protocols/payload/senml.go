@@ -35,14 +35,14 @@ type base struct {
 }
 
 // pack resolves a SenML pack (RFC 8428, section 4).
-func pack(items []node, h Hints) ([]reading.Reading, error) {
+func pack(items []member, h Hints) ([]reading.Reading, error) {
 	if len(items) > MaxReadings {
 		return nil, fmt.Errorf("more than %d SenML records", MaxReadings)
 	}
 	var b base
 	rs := make([]reading.Reading, 0, len(items))
 	for i := range items {
-		rec, err := b.read(items[i])
+		rec, err := b.read(items[i].node)
 		if err == nil {
 			rs, err = b.resolve(rs, rec, h)
 		}
