@@ -74,25 +74,34 @@ func readSecretFile(path string, private bool) ([]byte, error) {
 }
 
 // createFile writes a file that did not exist and returns once it is durable.
-// The error wraps [fs.ErrExist] when it exists.
+// A power cut leaves it whole or missing; what may be left beside it, named
+// .new, the next call replaces. The error wraps [fs.ErrExist] when the file
+// exists.
 func createFile(path string, mode fs.FileMode, content []byte) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	tmp := path + ".new"
+	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if err != nil {
 		return err
 	}
+	defer os.Remove(tmp) //nolint:errcheck // it is gone, or the next call does it
 	_, err = f.Write(content)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		err = syncDir(filepath.Dir(path))
-	}
-	if err != nil {
-		_ = os.Remove(path) // half a key is worse than none
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return fmt.Errorf("create %s: %w", path, err)
 	}
-	return nil
+	// A link never replaces a file, as a rename would.
+	if err = os.Link(tmp, path); err != nil && !exists(path) {
+		err = os.Rename(tmp, path) // a file system without links
+	}
+	if err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
 }
 
 func syncDir(dir string) error {

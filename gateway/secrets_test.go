@@ -117,3 +117,32 @@ func FuzzSecrets(f *testing.F) {
 		}
 	})
 }
+
+// A power cut while a secret is made leaves no half of it under its name, and
+// what it leaves does not hinder the next start.
+func TestCreateFileIsWholeOrMissing(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "identity.key")
+	half := path + ".new"
+	if err := os.WriteFile(half, []byte("half"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := createFile(path, 0o600, []byte("whole")); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v, %v; want 0600", info.Mode(), err)
+	}
+	if _, err := os.Stat(half); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("%s is left: %v", half, err)
+	}
+	if err := createFile(path, 0o600, []byte("other")); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("createFile over a file = %v, want ErrExist", err)
+	}
+	if got, err := os.ReadFile(path); string(got) != "whole" || err != nil {
+		t.Errorf("content %q, %v; want whole", got, err)
+	}
+	if _, err := os.Stat(half); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("%s is left: %v", half, err)
+	}
+}
