@@ -6,7 +6,9 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/hedgerow-iot/hedgerow/batching/reading"
@@ -18,6 +20,7 @@ import (
 // their own answer.
 const (
 	maxHTTPConns  = 256
+	maxHTTPShare  = 128 // of them from one IPv4 address or IPv6 /64: nobody takes all
 	maxHTTPHeader = 16 << 10
 	maxHTTPBody   = 1 << 20
 	httpHeader    = 5 * time.Second
@@ -35,13 +38,72 @@ type httpServer struct {
 
 func newHTTPServer(l net.Listener, h http.Handler, log *slog.Logger) *httpServer {
 	return &httpServer{
-		listener: limit(l, maxHTTPConns),
+		listener: share(limit(l, maxHTTPConns), maxHTTPShare),
 		server: &http.Server{
 			Handler: http.MaxBytesHandler(h, maxHTTPBody), MaxHeaderBytes: maxHTTPHeader,
 			ReadHeaderTimeout: httpHeader, ReadTimeout: httpRead, WriteTimeout: httpWrite, IdleTimeout: httpIdle,
 			ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug), // what clients do wrong
 		},
 	}
+}
+
+// shared closes what one address opens beyond its share of a listener's
+// connections, so that others, and the health check, still find one.
+type shared struct {
+	net.Listener
+	most int
+	mu   sync.Mutex
+	from map[netip.Prefix]int // open connections
+}
+
+func share(l net.Listener, most int) *shared {
+	return &shared{Listener: l, most: most, from: make(map[netip.Prefix]int)}
+}
+
+func (s *shared) Accept() (net.Conn, error) {
+	for {
+		c, err := s.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		source := sourceOf(c.RemoteAddr())
+		if s.enter(source) {
+			return &slotConn{Conn: c, free: func() { s.leave(source) }}, nil
+		}
+		_ = c.Close() // surplus
+	}
+}
+
+func (s *shared) enter(source netip.Prefix) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.from[source] >= s.most {
+		return false
+	}
+	s.from[source]++
+	return true
+}
+
+func (s *shared) leave(source netip.Prefix) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.from[source]--; s.from[source] == 0 {
+		delete(s.from, source)
+	}
+}
+
+// sourceOf returns the IPv4 address, or the IPv6 /64 that one host can own.
+func sourceOf(a net.Addr) netip.Prefix {
+	t, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.Prefix{}
+	}
+	ip, bits := t.AddrPort().Addr().Unmap().WithZone(""), 32
+	if ip.Is6() {
+		bits = 64
+	}
+	p, _ := ip.Prefix(bits) // both lengths are valid
+	return p
 }
 
 // run serves until ctx ends, then lets requests in flight end for a while and
