@@ -125,6 +125,9 @@ func openStores(cfg *Config, log *slog.Logger) (*stores, error) {
 	if err != nil {
 		return nil, openError(err)
 	}
+	if err := makeDir(filepath.Join(dir, "ledger")); err != nil {
+		return nil, errors.Join(err, j.Close())
+	}
 	l, err := store.Open(filepath.Join(dir, "ledger"), store.Options{
 		MaxDisk: int64(cfg.Ledger.Retention.MaxDisk), Reserve: int64(cfg.Journal.Reserve),
 		Log: log.With("store", "ledger"),

@@ -27,7 +27,7 @@ type home struct {
 // it makes what is missing, each file private and durable before it is used.
 func openHome(cfg *Config, log *slog.Logger) (_ *home, err error) {
 	dir := string(cfg.DataDir)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := makeDir(dir); err != nil {
 		return nil, fmt.Errorf("make the data directory: %w", err)
 	}
 	h := &home{}

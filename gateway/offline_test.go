@@ -148,3 +148,20 @@ func TestRunningIsTheGatewayThatHoldsTheLock(t *testing.T) {
 	}
 	check("stopped", "")
 }
+
+// What stands in the stores is the site's: no other user of the box reads it.
+func TestDataDirectoriesArePrivate(t *testing.T) {
+	cfg := Default()
+	cfg.DataDir, cfg.Journal.Reserve = Path(filepath.Join(t.TempDir(), "a", "data")), 16<<20
+	s, err := openStores(&cfg, testLog(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.close() //nolint:errcheck // nothing was written
+	for _, name := range []string{"..", ".", "journal", "ledger"} {
+		info, err := os.Stat(filepath.Join(string(cfg.DataDir), name))
+		if err != nil || info.Mode().Perm() != 0o700 {
+			t.Errorf("mode of %s is %v, %v; want 0700", name, info.Mode(), err)
+		}
+	}
+}

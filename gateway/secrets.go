@@ -78,7 +78,7 @@ func readSecretFile(path string, private bool) ([]byte, error) {
 // .new, the next call replaces. The error wraps [fs.ErrExist] when the file
 // exists.
 func createFile(path string, mode fs.FileMode, content []byte) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+	if err := makeDir(filepath.Dir(path)); err != nil {
 		return err
 	}
 	tmp := path + ".new"
@@ -102,6 +102,25 @@ func createFile(path string, mode fs.FileMode, content []byte) error {
 		return err
 	}
 	return syncDir(filepath.Dir(path))
+}
+
+// makeDir makes a directory for its owner only, and those above it that are
+// missing, and returns once they are durable.
+func makeDir(dir string) error {
+	dir = filepath.Clean(dir)
+	if info, err := os.Stat(dir); err == nil && info.IsDir() {
+		return nil
+	}
+	parent := filepath.Dir(dir)
+	if parent != dir {
+		if err := makeDir(parent); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil && !exists(filepath.Join(dir, ".")) {
+		return err
+	}
+	return syncDir(parent)
 }
 
 func syncDir(dir string) error {
