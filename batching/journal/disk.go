@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
+	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -23,6 +25,11 @@ const (
 	// the last of the indexes.
 	closeMark = lowMark / 2
 
+	// leastFiles is how many files the process must still be able to open:
+	// badger's compaction leaves out a table that it could not create, and
+	// then deletes what it was made from.
+	leastFiles = 64
+
 	freeEvery  = 100 * time.Millisecond
 	usedEvery  = 5 * time.Second
 	writesMost = 8 << 20 // look again after so many bytes, whatever the time
@@ -37,9 +44,11 @@ type disk struct {
 	dir              string
 	maxDisk, reserve int64
 	look             func(dir string) (free int64, err error)
+	files            func() (free int, err error) // that the process may still open
 
 	mu          sync.Mutex // guards everything below
 	free, used  int64
+	freeFiles   int // looked up with free
 	freeAt      time.Time
 	usedAt      time.Time
 	freeWritten int64 // since freeAt
@@ -53,6 +62,10 @@ func (d *disk) admit(bytes int64) error {
 	defer d.mu.Unlock()
 	if err := d.refresh(false); err != nil {
 		return fmt.Errorf("%w: %v", batching.ErrBusy, err)
+	}
+	if d.freeFiles < leastFiles {
+		return fmt.Errorf("%w: the process may open %d more files, %d are reserved for the journal; raise its limit (LimitNOFILE)",
+			batching.ErrBusy, d.freeFiles, leastFiles)
 	}
 	free := d.free - writtenTimes*d.freeWritten
 	if least := max(d.reserve, lowMark); free-bytes < least {
@@ -87,6 +100,9 @@ func (d *disk) refresh(now bool) error {
 		if err != nil {
 			return fmt.Errorf("free space of %s: %w", d.dir, err)
 		}
+		if d.freeFiles, err = d.files(); err != nil {
+			return fmt.Errorf("count open files: %w", err)
+		}
 		d.free, d.freeAt, d.freeWritten = free, time.Now(), 0
 	}
 	if now || d.usedWritten >= writesMost || time.Since(d.usedAt) >= usedEvery {
@@ -106,6 +122,24 @@ func freeSpace(dir string) (int64, error) {
 		return 0, err
 	}
 	return int64(st.Bavail) * int64(st.Bsize), nil
+}
+
+// freeFiles returns how many files the process may still open.
+func freeFiles() (int, error) {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return 0, err
+	}
+	f, err := os.Open("/proc/self/fd")
+	if errors.Is(err, fs.ErrNotExist) {
+		return math.MaxInt, nil // not Linux
+	}
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	open, err := f.Readdirnames(-1)
+	return int(min(limit.Cur, math.MaxInt32)) - len(open), err
 }
 
 // usage returns the bytes that the files of dir occupy: most of them are

@@ -77,7 +77,7 @@ func open(dir string, opt Options) (*Journal, error) {
 	}
 	j := &Journal{
 		opt: opt, db: db, log: opt.Log, windows: newWindows(db), background: background,
-		disk: &disk{dir: dir, maxDisk: opt.MaxDisk, reserve: opt.Reserve, look: opt.FreeSpace},
+		disk: &disk{dir: dir, maxDisk: opt.MaxDisk, reserve: opt.Reserve, look: opt.FreeSpace, files: freeFiles},
 		due:  make(chan struct{}, 1),
 	}
 	err = j.load()
