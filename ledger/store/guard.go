@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"sync"
 	"syscall"
@@ -17,6 +18,12 @@ import (
 const (
 	recheckBytes = 1 << 20
 	recheckTime  = time.Second
+	filesTime    = 100 * time.Millisecond
+
+	// leastFiles is how many files the process must still be able to open:
+	// badger's compaction leaves out a table that it could not create, and
+	// then deletes what it was made from.
+	leastFiles = 64
 )
 
 // A guard keeps the store from filling its disk.
@@ -25,8 +32,10 @@ type guard struct {
 	reserve int64
 	maxDisk int64 // 0: no limit
 	free    func(dir string) (int64, error)
+	files   func() (int, error) // that the process may still open
 
 	mu      sync.Mutex // guards what follows
+	counted time.Time  // when files was last called
 	used    int64      // by the store when last looked
 	looked  time.Time  // zero: never
 	written int64      // since then
@@ -39,6 +48,7 @@ func newGuard(dir string, opt Options) *guard {
 		maxDisk: opt.MaxDisk,
 		free:    opt.free,
 	}
+	g.files = freeFiles
 	if g.free == nil {
 		g.free = freeBytes
 	}
@@ -68,11 +78,21 @@ func (g *guard) check() error {
 	if free < g.reserve {
 		return fmt.Errorf("%s free on the disk of %s, %s are reserved", mib(free), g.dir, mib(g.reserve))
 	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if time.Since(g.counted) >= filesTime {
+		n, err := g.files()
+		if err != nil {
+			return fmt.Errorf("count open files: %w", err)
+		}
+		if n < leastFiles {
+			return fmt.Errorf("the process may open %d more files, %d are reserved; raise its limit (LimitNOFILE)", n, leastFiles)
+		}
+		g.counted = time.Now()
+	}
 	if g.maxDisk <= 0 {
 		return nil
 	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
 	full := g.used >= g.maxDisk
 	if g.looked.IsZero() || g.written >= recheckBytes || full && time.Since(g.looked) >= recheckTime {
 		if g.used, err = g.occupied(); err != nil {
@@ -121,6 +141,24 @@ func freeBytes(dir string) (int64, error) {
 		return 0, fmt.Errorf("free space of %s: %w", dir, err)
 	}
 	return int64(st.Bavail) * int64(st.Bsize), nil
+}
+
+// freeFiles returns how many files the process may still open.
+func freeFiles() (int, error) {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return 0, err
+	}
+	f, err := os.Open("/proc/self/fd")
+	if errors.Is(err, fs.ErrNotExist) {
+		return math.MaxInt, nil // not Linux
+	}
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	open, err := f.Readdirnames(-1)
+	return int(min(limit.Cur, math.MaxInt32)) - len(open), err
 }
 
 func mib(n int64) string { return fmt.Sprintf("%d MiB", n>>20) }

@@ -268,6 +268,25 @@ func TestTwoProcessesCannotOpenOneStore(t *testing.T) {
 	}
 }
 
+func TestCommitIsBusyBeforeFilesRunOut(t *testing.T) {
+	s := open(t, t.TempDir())
+	var g grower
+	g.commit(t, s, 1, 100)
+	entries := g.grow(t, 1, 100)
+	left := leastFiles - 1
+	s.guard.files, s.guard.counted = func() (int, error) { return left, nil }, time.Time{}
+	if err := s.Commit(entries, g.ids[2:]); !errors.Is(err, ledger.ErrBusy) {
+		t.Errorf("Commit with %d files left = %v, want ErrBusy", left, err)
+	}
+	left++
+	if err := s.Commit(entries, g.ids[2:]); err != nil {
+		t.Errorf("Commit with %d files left = %v", left, err)
+	}
+	if n, err := freeFiles(); n < 1 || err != nil {
+		t.Errorf("freeFiles = %d, %v", n, err)
+	}
+}
+
 func TestBelowTheReserveCommitIsBusyUntilSpaceReturns(t *testing.T) {
 	free := int64(1 << 30)
 	s, err := Open(t.TempDir(), Options{Reserve: 100 << 20, free: func(string) (int64, error) { return free, nil }})
