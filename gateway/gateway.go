@@ -11,13 +11,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
-	"syscall"
 
 	"github.com/hedgerow-iot/hedgerow/batching"
 	"github.com/hedgerow-iot/hedgerow/batching/journal"
@@ -123,7 +119,7 @@ func openStores(cfg *Config, log *slog.Logger) (*stores, error) {
 		Retention: duration(cfg.Journal.Retention), Log: log.With("store", "journal"),
 	})
 	if err != nil {
-		return nil, openError(err)
+		return nil, storeError(err)
 	}
 	if err := makeDir(filepath.Join(dir, "ledger")); err != nil {
 		return nil, errors.Join(err, j.Close())
@@ -133,7 +129,7 @@ func openStores(cfg *Config, log *slog.Logger) (*stores, error) {
 		Log: log.With("store", "ledger"),
 	})
 	if err != nil {
-		return nil, errors.Join(openError(err), j.Close())
+		return nil, errors.Join(storeError(err), j.Close())
 	}
 	return &stores{j, l}, nil
 }
@@ -144,35 +140,8 @@ func (s *stores) close() error {
 	return errors.Join(storeError(s.ledger.Close()), storeError(s.journal.Close()))
 }
 
-// openError marks the errors of opening a store that a restart does not heal.
-// The library under the stores has no name for most kinds of damage; what it
-// reports is taken for damage unless the disk is full or the operating system
-// refused something.
-func openError(err error) error {
-	marked := storeError(err)
-	switch {
-	case errors.Is(marked, ErrStore):
-		return marked
-	case errors.Is(err, journal.ErrDiskFull), errors.Is(err, store.ErrDiskFull), refusedBySystem(err):
-		return err
-	}
-	return fmt.Errorf("%w: %w", ErrStore, err)
-}
-
-// refusedBySystem reports whether err is the operating system's. The library
-// under the stores keeps only the text of most errors, so that is looked at
-// too, for those that a whole store can meet.
-func refusedBySystem(err error) bool {
-	if errno := syscall.Errno(0); errors.As(err, &errno) || errors.Is(err, fs.ErrPermission) {
-		return true
-	}
-	return slices.ContainsFunc([]syscall.Errno{
-		syscall.EACCES, syscall.EPERM, syscall.EROFS, syscall.ENOSPC, syscall.EDQUOT, syscall.EMFILE,
-		syscall.ENFILE, syscall.ENOMEM, syscall.EAGAIN, syscall.EIO, syscall.ESTALE,
-	}, func(errno syscall.Errno) bool { return strings.Contains(err.Error(), errno.Error()) })
-}
-
-// storeError marks the errors that a restart does not heal.
+// storeError marks the errors that a restart does not heal. The stores name
+// them; what has another cause (a permission, a full disk) is left as it is.
 func storeError(err error) error {
 	for _, damaged := range []error{journal.ErrCorrupt, journal.ErrNewer, store.ErrDamaged, store.ErrNewer} {
 		if errors.Is(err, damaged) {

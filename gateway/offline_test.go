@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/hedgerow-iot/hedgerow/batching/journal"
@@ -16,9 +15,8 @@ import (
 )
 
 // Only damage and a newer format are called so: whoever reads "damaged"
-// throws readings away that a chmod would bring back. The library under the
-// stores drops the types of the system's errors and keeps their texts.
-func TestOpenErrorNamesDamageOnly(t *testing.T) {
+// throws readings away that a chmod would bring back.
+func TestStoreErrorNamesDamageOnly(t *testing.T) {
 	for _, tt := range []struct {
 		err     error
 		damaged bool
@@ -27,21 +25,43 @@ func TestOpenErrorNamesDamageOnly(t *testing.T) {
 		{fmt.Errorf("open journal d: %w: format 9", journal.ErrNewer), true},
 		{fmt.Errorf("open ledger store d: %w: key 00", store.ErrDamaged), true},
 		{fmt.Errorf("open ledger store d: %w: format 9", store.ErrNewer), true},
-		{errors.New("open journal d: manifest has bad magic"), true},
-		{errors.New("open journal d: file does not exist for table 1"), true},
-		{errors.New("open journal d: Opening table: \"d/1.sst\" err: checksum mismatch"), true},
 		{fmt.Errorf("store not opened: %w", journal.ErrDiskFull), false},
 		{fmt.Errorf("open ledger store d: %w", store.ErrDiskFull), false},
 		{fmt.Errorf("create journal d: %w", fs.ErrPermission), false},
-		{fmt.Errorf("open journal d: %w", syscall.EISDIR), false},
 		{errors.New("open journal d: During db.vlog.open err: open d/000002.vlog: permission denied"), false},
-		{errors.New("open journal d: Opening table: \"d/1.sst\" err: open d/1.sst: too many open files"), false},
-		{errors.New("open ledger store d: while opening memtables err: no space left on device"), false},
-		{errors.New("open ledger store d: Cannot acquire directory lock on \"d\". err: resource temporarily unavailable"), false},
-		{errors.New("open ledger store d: while opening memtables err: cannot allocate memory"), false},
 	} {
-		if got := openError(tt.err); errors.Is(got, ErrStore) != tt.damaged || !errors.Is(got, tt.err) {
-			t.Errorf("openError(%v) = %v, damaged %v; want %v", tt.err, got, errors.Is(got, ErrStore), tt.damaged)
+		if got := storeError(tt.err); errors.Is(got, ErrStore) != tt.damaged || !errors.Is(got, tt.err) {
+			t.Errorf("storeError(%v) = %v, damaged %v; want %v", tt.err, got, errors.Is(got, ErrStore), tt.damaged)
+		}
+	}
+}
+
+// Both stores name damage when they are opened.
+func TestOpeningADamagedStoreIsErrStore(t *testing.T) {
+	for _, name := range []string{"journal", "ledger"} {
+		for what, spoil := range map[string]func(manifest string) error{
+			"damaged":    func(m string) error { return os.WriteFile(m, []byte("garbage"), 0o600) },
+			"not a file": func(m string) error { return errors.Join(os.Remove(m), os.Mkdir(m, 0o700)) },
+		} {
+			cfg := Default()
+			cfg.DataDir, cfg.Journal.Reserve = Path(t.TempDir()), 16<<20
+			s, err := openStores(&cfg, slog.New(slog.DiscardHandler))
+			if err == nil {
+				err = s.close()
+			}
+			if err == nil {
+				err = spoil(filepath.Join(string(cfg.DataDir), name, "MANIFEST"))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			s, err = openStores(&cfg, slog.New(slog.DiscardHandler))
+			if err == nil {
+				t.Fatalf("%s %s is opened: %v", name, what, s.close())
+			}
+			if damaged := what == "damaged"; errors.Is(err, ErrStore) != damaged {
+				t.Errorf("%s %s: %v, ErrStore %v; want %v", name, what, err, !damaged, damaged)
+			}
 		}
 	}
 }
