@@ -107,6 +107,9 @@ func (j *memJournal) Next() uint64 {
 func (j *memJournal) SkipTo(next uint64) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if j.full != nil {
+		return fmt.Errorf("%w: %w", ErrBusy, j.full)
+	}
 	j.next = max(j.next, next)
 	j.made++
 	return nil

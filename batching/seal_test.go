@@ -235,6 +235,30 @@ func TestNumbersThatNoReadingHasAreLeftOut(t *testing.T) {
 	})
 }
 
+// A restored journal on a full disk waits for room: no crash loop.
+func TestJournalBehindTheMarksWaitsForTheDisk(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		j, l := newMemJournal(), newMemLedger()
+		l.marks[5], j.full = stardust.BlockID{1}, errBoom
+		r := startRig(t, j, l, &memProver{}, nil)
+		rec := r.submit("x")
+		<-time.After(time.Hour)
+		if err := r.Ready(); !errors.Is(err, errBoom) || resolved(rec) {
+			t.Errorf("Ready on a full disk: %v, receipt resolved: %t; want the cause, false", err, resolved(rec))
+		}
+		j.mu.Lock()
+		j.full = nil
+		j.mu.Unlock()
+		<-rec.Done()
+		if rec.Err() != nil || rec.First() != 6 {
+			t.Errorf("when there is room: first number %d, %v; want 6", rec.First(), rec.Err())
+		}
+		if err := r.end(); err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+}
+
 func TestJournalBehindTheMarksGoesOnAboveThem(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		j, l := newMemJournal(), newMemLedger()

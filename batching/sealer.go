@@ -89,7 +89,7 @@ func (sl *sealer) look() (fresh time.Time, over bool) {
 
 // recover learns from journal and ledger which readings are still to be
 // batched: every journalled number that no mark names.
-func (s *Stage) recover() error {
+func (s *Stage) recover(ctx context.Context) error {
 	var done runset
 	err := s.ledger.Marks(func(run [2]uint64, _ stardust.BlockID) bool {
 		done = done.add(run)
@@ -102,7 +102,8 @@ func (s *Stage) recover() error {
 		s.log.Error("journal is behind the ledger's marks: restored from an older copy, or lost; "+
 			"it goes on above them under a new incarnation", "next", next, "marked", done.last())
 		s.count.skipped.Store(done.last() + 1 - next)
-		if err := s.journal.SkipTo(done.last() + 1); err != nil {
+		err := s.retry(ctx, "skip the journal", func() error { return s.journal.SkipTo(done.last() + 1) })
+		if err != nil {
 			return fmt.Errorf("skip the journal to %d: %w", done.last()+1, err)
 		}
 	}

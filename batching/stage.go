@@ -115,7 +115,10 @@ func New(cfg Config, journal Journal, prover Prover, ledger Ledger) (*Stage, err
 // resolved and Submit returns ErrClosed. It must be called once.
 func (s *Stage) Run(ctx context.Context) error {
 	defer s.inbox.refuse(ErrClosed)
-	if err := s.recover(); err != nil {
+	if err := s.recover(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
@@ -149,10 +152,13 @@ func (s *Stage) Ready() error {
 	if err := s.inbox.ready(); err != nil {
 		return err
 	}
+	if err := s.journal.Ready(); err != nil {
+		return err
+	}
 	if !s.count.running.Load() {
 		return errors.New("batching has not started")
 	}
-	return s.journal.Ready()
+	return nil
 }
 
 // systemClock is the default of Config.Clock.
