@@ -145,10 +145,11 @@ func (j *Journal) writeTail(t *tail, c checkpoint) error {
 			return err
 		}
 	}
+	ttl := windowTTL(time.Now())
 	for sender, ks := range t.keys {
 		first := ks[0].seq
 		ks = ks[max(0, len(ks)-windowSize):]
-		if err := w.set(windowKey(sender, first), encodeWindow(first, ks), windowAge); err != nil {
+		if err := w.set(windowKey(sender, first), encodeWindow(first, ks), ttl); err != nil {
 			return err
 		}
 	}

@@ -23,6 +23,11 @@ const (
 	// maxWindowKeys bounds the packets of all windows in memory, beyond those
 	// of the tail.
 	maxWindowKeys = 32 << 10
+	// clockUnset is the time before which a clock has not been set: the age of
+	// what was stamped then is unknown once it has.
+	clockUnset = 1_735_689_600_000 // 2025-01-01
+	// unsetAge is how long a window is kept that was written by such a clock.
+	unsetAge = 80 * 365 * 24 * time.Hour
 	// evictFew is how many windows are looked at for each group, so that many
 	// that are not in the store yet hold up nobody.
 	evictFew = 128
@@ -58,10 +63,12 @@ func newWindows(db *badger.DB) *windows {
 
 func (w *window) recent() []keyed { return w.keyed[max(0, len(w.keyed)-windowSize):] }
 
-func (w *window) find(message [16]byte, oldest int64) (uint64, bool) {
+// find looks for a packet that came at oldest or later, or when the clock was
+// not set yet but is now.
+func (w *window) find(message [16]byte, oldest int64, set bool) (uint64, bool) {
 	recent := w.recent()
 	for i := len(recent) - 1; i >= 0; i-- {
-		if recent[i].message == message && recent[i].received >= oldest {
+		if at := recent[i].received; recent[i].message == message && (at >= oldest || set && at < clockUnset) {
 			return recent[i].seq, true
 		}
 	}
@@ -126,18 +133,19 @@ func (ws *windows) stored(next uint64) {
 
 // recall looks for the message among the last windowSize packets of its sender.
 func (ws *windows) recall(key batching.Key, within time.Duration, now int64) (uint64, bool, error) {
-	oldest := now - within.Milliseconds()
+	oldest, set := now-within.Milliseconds(), now >= clockUnset
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
 	if w := ws.senders[key.Sender]; w != nil {
-		if seq, ok := w.find(key.Message, oldest); ok {
+		if seq, ok := w.find(key.Message, oldest, set); ok {
 			return seq, true, nil
 		}
 		if w.whole || len(w.keyed) >= windowSize {
 			return 0, false, nil
 		}
 	}
-	if ws.horizon < oldest {
+	unset := ws.horizon < clockUnset && ws.horizon != math.MinInt64
+	if ws.horizon < oldest && !(set && unset) {
 		return 0, false, nil
 	}
 	w := ws.touch(key.Sender)
@@ -145,7 +153,7 @@ func (ws *windows) recall(key batching.Key, within time.Duration, now int64) (ui
 		return 0, false, err
 	}
 	defer ws.evict(evictFew)
-	seq, ok := w.find(key.Message, oldest)
+	seq, ok := w.find(key.Message, oldest, set)
 	return seq, ok, nil
 }
 
@@ -189,6 +197,16 @@ func (ws *windows) load(w *window) error {
 	w.keyed, w.whole = append(whole, w.keyed...), true
 	ws.keys += len(older)
 	return nil
+}
+
+// windowTTL is how long a window is kept that is written now. The store counts
+// by the system's clock: what is written before that was set would be gone the
+// moment it is.
+func windowTTL(now time.Time) time.Duration {
+	if now.UnixMilli() < clockUnset {
+		return unsetAge
+	}
+	return windowAge
 }
 
 // encodeWindow encodes packets for a window key of first.
