@@ -1,10 +1,12 @@
 package gateway
 
 import (
+	"crypto/ed25519"
 	"errors"
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 
 	"github.com/hedgerow-iot/hedgerow/ledger/network"
 )
@@ -34,8 +36,16 @@ func Check(file string, set []string) error {
 // files looks at what the configuration names. Keys that are wrong already
 // name nothing.
 func (d *decoder) files(c *Config) {
+	var key ed25519.PrivateKey
 	if !d.bad["identity"] {
-		d.secret("identity", c.Identity, func(b []byte) error { _, err := parseIdentity(b); return err })
+		d.secret("identity", c.Identity, func(b []byte) (err error) {
+			key, err = parseIdentity(b)
+			return err
+		})
+		if key == nil && used(string(c.DataDir)) { // a missing one is not made then
+			_, _, err := identity(c.Identity, true)
+			d.refuse("identity", "%v", err)
+		}
 	}
 	if !d.bad["api.token"] {
 		d.secret("api.token", c.API.Token, func(b []byte) error { _, err := parseToken(b); return err })
@@ -45,20 +55,33 @@ func (d *decoder) files(c *Config) {
 	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		d.refuse("data_dir", "%v", err)
 	}
-	if c.Network == "" || d.bad["network"] {
-		return
+	if !d.bad["network"] && (c.Network != "" || !d.bad["data_dir"]) {
+		d.network(c, key)
 	}
-	f, err := network.Load(string(c.Network))
-	if err != nil {
+}
+
+// network looks at the network file, that in the data directory too if the
+// first start has made it; key is nil when it is not known.
+func (d *decoder) network(c *Config, key ed25519.PrivateKey) {
+	path := c.networkPath()
+	f, err := network.Load(path)
+	named := err == nil && slices.ContainsFunc(f.Gateways, func(g network.Gateway) bool { return g.Name == c.Name })
+	switch {
+	case err != nil && c.Network == "" && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission)):
+		return // not made yet, or the gateway's own business
+	case err != nil && c.Network == "":
+		d.refuse("data_dir", "%v", err)
+	case err != nil:
 		d.refuse("network", "%v", err)
-		return
-	}
-	for _, g := range f.Gateways {
-		if g.Name == c.Name {
-			return
+	case key == nil && !named:
+		d.refuse("name", "%s has no gateway %s", path, c.Name)
+	case key != nil:
+		if err := checkMember(f, c.Name, key.Public().(ed25519.PublicKey), path); err != nil && named {
+			d.refuse("identity", "%v", err)
+		} else if err != nil {
+			d.refuse("name", "%v", err)
 		}
 	}
-	d.refuse("name", "%s has no gateway %s", c.Network, c.Name)
 }
 
 func (d *decoder) secret(key string, s Secret, parse func([]byte) error) {
