@@ -135,6 +135,7 @@ func TestBatchWithReadingsAttachedElsewhereIsMadeAnew(t *testing.T) {
 			t.Errorf("stats %+v", got)
 		}
 		rec := r.submit("later")
+		<-rec.Done()
 		<-time.After(10 * time.Second)
 		if state, _, err := r.State(rec.First()); state != Attached {
 			t.Errorf("a later reading: %s, %v", state, err)
