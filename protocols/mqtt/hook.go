@@ -144,9 +144,6 @@ func (h *hook) OnSessionEstablished(cl *mochi.Client, _ packets.Packet) {
 
 // OnDisconnect sends the will and ends the session's state.
 func (h *hook) OnDisconnect(cl *mochi.Client, _ error, expire bool) {
-	// The library caps what CONNECT asks for, but not what DISCONNECT does.
-	pr := &cl.Properties.Props
-	pr.SessionExpiryInterval = min(pr.SessionExpiryInterval, uint32(h.b.limits.SessionExpiry/time.Second))
 	if c := guarded(cl); c != nil && c.sess != nil {
 		c.sess.disconnected(expire)
 	}
@@ -195,6 +192,11 @@ func (h *hook) OnPacketRead(cl *mochi.Client, pk packets.Packet) (packets.Packet
 		c.sess.release(&pk)
 	case packets.Subscribe, packets.Unsubscribe:
 		c.sess.lendID(&pk)
+		return pk, nil
+	case packets.Disconnect:
+		// The library caps the expiry of CONNECT, but not of DISCONNECT.
+		expiry := &pk.Properties.SessionExpiryInterval
+		*expiry = min(*expiry, uint32(h.b.limits.SessionExpiry/time.Second))
 		return pk, nil
 	default:
 		return pk, nil
