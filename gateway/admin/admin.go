@@ -200,8 +200,17 @@ func notFound(w http.ResponseWriter, r *http.Request) {
 
 // ready answers 200 only if a reading could be acknowledged now.
 func (h *Handler) ready(w http.ResponseWriter, _ *http.Request) {
-	if err := h.src.Stage.Ready(); err != nil {
-		writeError(w, http.StatusServiceUnavailable, err.Error())
+	// Anybody may ask, and the whole reason names directories; status, which
+	// wants the token, has it.
+	switch err := h.src.Stage.Ready(); {
+	case errors.Is(err, batching.ErrBusy):
+		writeError(w, http.StatusServiceUnavailable, batching.ErrBusy.Error())
+		return
+	case errors.Is(err, batching.ErrClosed):
+		writeError(w, http.StatusServiceUnavailable, batching.ErrClosed.Error())
+		return
+	case err != nil:
+		writeError(w, http.StatusServiceUnavailable, "not ready")
 		return
 	}
 	writeJSON(w, http.StatusOK, map[string]bool{"ready": true})

@@ -2,6 +2,8 @@ package admin
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -136,10 +138,17 @@ func TestReadyTellsTheTruth(t *testing.T) {
 	if w := call(b, "GET", "/ready", ""); w.Code != 200 {
 		t.Errorf("ready = %d, want 200", w.Code)
 	}
-	b.stage.notReady = batching.ErrBusy
-	w := call(b, "GET", "/ready", "")
-	if text := errorText(t, w); w.Code != 503 || text != batching.ErrBusy.Error() {
-		t.Errorf("not ready = %d %q, want 503 and why", w.Code, text)
+	for reason, want := range map[error]string{
+		batching.ErrBusy: "gateway busy",
+		fmt.Errorf("%w: disk of /home/x has 7 bytes free", batching.ErrBusy): "gateway busy",
+		batching.ErrClosed:         "gateway stopping",
+		errors.New("open /home/x"): "not ready",
+	} {
+		b.stage.notReady = reason
+		w := call(b, "GET", "/ready", "")
+		if text := errorText(t, w); w.Code != 503 || text != want {
+			t.Errorf("not ready for %q = %d %q, want 503 and why in words for anybody", reason, w.Code, text)
+		}
 	}
 }
 
