@@ -97,7 +97,7 @@ func ownedBy(dir string, uid int) error {
 		who = u.Username
 	}
 	return fmt.Errorf("%s belongs to user %s, whose gateway could not open the files that root would leave there; "+
-		"ask as that user: sudo -u %s hedgerow ...", dir, who, who)
+		"ask as that user, with sudo -u %s", dir, who, who)
 }
 
 // Token is what the handler wants as the admin token.

@@ -68,6 +68,7 @@ func (c *demoCmd) Run(e *env) (err error) {
 func (c *demoCmd) run(ctx context.Context, e *env, g *gateway.Gateway) error {
 	serve, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
+	started := time.Now()
 	var sent counts
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
@@ -83,7 +84,7 @@ func (c *demoCmd) run(ctx context.Context, e *env, g *gateway.Gateway) error {
 		for i := range c.Sensors {
 			sensors.Go(func() error { return c.sensor(ctx, g, i, &sent) })
 		}
-		sensors.Go(func() error { return c.progress(ctx, e, g) })
+		sensors.Go(func() error { return c.progress(ctx, e, g, started) })
 		err := sensors.Wait()
 		if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 			err = nil
@@ -91,9 +92,13 @@ func (c *demoCmd) run(ctx context.Context, e *env, g *gateway.Gateway) error {
 		return err
 	})
 	err := group.Wait()
-	if err == nil && !c.JSON {
-		fmt.Fprintf(e.stdout, "%d readings sent, %d acknowledged, %d attached\n", sent.sent.Load(), sent.acked.Load(), g.Stats().Attached)
+	switch {
+	case err != nil:
+		return err
+	case c.JSON: // what the drain has still attached
+		return json.NewEncoder(e.stdout).Encode(progressOf(g, started))
 	}
+	_, err = fmt.Fprintf(e.stdout, "%d readings sent, %d acknowledged, %d attached\n", sent.sent.Load(), sent.acked.Load(), g.Stats().Attached)
 	return err
 }
 
@@ -181,14 +186,21 @@ type demoProgress struct {
 	Blocks   uint64  `json:"blocks"`
 }
 
+func progressOf(g *gateway.Gateway, started time.Time) demoProgress {
+	st := g.Stats()
+	return demoProgress{
+		Seconds: math.Round(time.Since(started).Seconds()*10) / 10, Stored: st.Acked, Attached: st.Attached,
+		Batched: st.Attached + st.Backlog.Batched, Blocks: st.Batches,
+	}
+}
+
 // progress shows how far the readings are until ctx ends.
-func (c *demoCmd) progress(ctx context.Context, e *env, g *gateway.Gateway) error {
+func (c *demoCmd) progress(ctx context.Context, e *env, g *gateway.Gateway, started time.Time) error {
 	every := 2 * time.Second
 	live := !c.JSON && isTerminal(e.stdout)
 	if live {
 		every = 250 * time.Millisecond
 	}
-	started := time.Now()
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
@@ -200,11 +212,7 @@ func (c *demoCmd) progress(ctx context.Context, e *env, g *gateway.Gateway) erro
 			return nil
 		case <-tick.C:
 		}
-		st := g.Stats()
-		p := demoProgress{
-			Seconds: math.Round(time.Since(started).Seconds()*10) / 10, Stored: st.Acked, Attached: st.Attached,
-			Batched: st.Attached + st.Backlog.Batched, Blocks: st.Batches,
-		}
+		p := progressOf(g, started)
 		if c.JSON {
 			if err := json.NewEncoder(e.stdout).Encode(p); err != nil {
 				return err
