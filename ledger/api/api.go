@@ -8,8 +8,9 @@
 // It keeps no block and starts no goroutine. It does not authenticate: when
 // the routes are not public, gateway puts the admin's guard in front.
 //
-// Requests are bounded before they cost anything: 1 MiB of body, a number of
-// submissions and of proof-of-work jobs at a time, a time for each.
+// Requests are bounded before they cost anything: 1 MiB of body and few long
+// ones, a number of submissions and of proof-of-work jobs at a time, a time for
+// each.
 package api
 
 import (
@@ -66,7 +67,9 @@ type Config struct {
 // Bounds that no configuration moves.
 const (
 	maxBody    = 1 << 20          // bytes of a submitted body, as Hornet has it
-	maxSubmits = 32               // submissions in flight, searching or not
+	smallBody  = 128 << 10        // bytes of a body that holds any block
+	maxLarge   = 4                // longer bodies in memory at a time
+	maxSubmits = 32               // blocks in work, searching or not
 	bodyTime   = 10 * time.Second // to send a body
 	answerTime = 10 * time.Second // to write an answer after a search
 	retryAfter = 5 * time.Second  // what a refused client is told
@@ -79,7 +82,8 @@ type Server struct {
 	prover  Prover // nil: clients bring their own proof of work
 	log     *slog.Logger
 	mux     *http.ServeMux
-	submits chan struct{} // a token per submission in flight
+	large   chan struct{} // a token per body beyond smallBody
+	submits chan struct{} // a token per block in work
 	jobs    chan struct{} // a token per search in flight
 	rate    rate
 }
@@ -103,6 +107,7 @@ func New(cfg Config, l Ledger, p Prover, log *slog.Logger) (*Server, error) {
 	}
 	s := &Server{
 		cfg: cfg, ledger: l, prover: p, log: log, mux: http.NewServeMux(),
+		large:   make(chan struct{}, maxLarge),
 		submits: make(chan struct{}, maxSubmits),
 		jobs:    make(chan struct{}, cmp.Or(cfg.PoWJobs, 2)),
 	}

@@ -18,15 +18,16 @@ import (
 // found its nonce and chosen its parents when the client left that to the
 // gateway.
 func (s *Server) submit(w http.ResponseWriter, r *http.Request) {
-	select {
-	case s.submits <- struct{}{}:
-		defer func() { <-s.submits }()
-	default:
-		writeError(w, http.StatusServiceUnavailable, fmt.Sprintf("%d submissions in progress, the most at a time; try again", maxSubmits))
-		return
-	}
-	b, err := readBlock(w, r)
+	b, err := s.readBlock(w, r)
 	if err == nil {
+		// Only now: a client that sends its body slowly takes no one's place.
+		select {
+		case s.submits <- struct{}{}:
+			defer func() { <-s.submits }()
+		default:
+			writeError(w, http.StatusServiceUnavailable, fmt.Sprintf("%d submissions in progress, the most at a time; try again", maxSubmits))
+			return
+		}
 		var id stardust.BlockID
 		id, err = s.place(r.Context(), http.NewResponseController(w), b)
 		if err == nil {
@@ -46,7 +47,7 @@ func (s *Server) submit(w http.ResponseWriter, r *http.Request) {
 }
 
 // readBlock reads and decodes the body, waiting for it bodyTime at most.
-func readBlock(w http.ResponseWriter, r *http.Request) (*stardust.Block, error) {
+func (s *Server) readBlock(w http.ResponseWriter, r *http.Request) (*stardust.Block, error) {
 	media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil && !errors.Is(err, mime.ErrInvalidMediaParameter) || media != mediaJSON && media != mediaBytes {
 		return nil, refuse(http.StatusUnsupportedMediaType, fmt.Sprintf(
@@ -55,17 +56,37 @@ func readBlock(w http.ResponseWriter, r *http.Request) (*stardust.Block, error) 
 	rc := http.NewResponseController(w)
 	// A recorder or a wrapped writer has no deadlines; then the server's hold.
 	_ = rc.SetReadDeadline(time.Now().Add(bodyTime))
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	body, err := s.readBody(http.MaxBytesReader(w, r.Body, maxBody))
 	// A deadline that passes during the search would end the request.
 	_ = rc.SetReadDeadline(time.Time{})
 	var tooLong *http.MaxBytesError
+	var busy *refusal
 	switch {
+	case errors.As(err, &busy):
+		return nil, err
 	case errors.As(err, &tooLong):
 		return nil, refuse(http.StatusRequestEntityTooLarge, fmt.Sprintf("body: above %d bytes", maxBody))
 	case err != nil:
 		return nil, refuse(http.StatusBadRequest, "body: cannot be read to its end")
 	}
 	return decodeBlock(media, body)
+}
+
+// readBody reads a body whole. Few may be longer than any block needs, so that
+// the memory for them is bounded without a bound on those who send slowly.
+func (s *Server) readBody(body io.Reader) ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(body, smallBody))
+	if err != nil || len(b) < smallBody {
+		return b, err
+	}
+	select {
+	case s.large <- struct{}{}:
+		defer func() { <-s.large }()
+	default:
+		return nil, refuse(http.StatusServiceUnavailable, fmt.Sprintf("body: above %d bytes, and %d such are in progress; try again", smallBody, maxLarge))
+	}
+	rest, err := io.ReadAll(body)
+	return append(b, rest...), err
 }
 
 // decodeBlock decodes a body of either media type. A block of JSON may have
