@@ -208,39 +208,6 @@ func TestReopenedJournalGoesOnWhereItWasKilled(t *testing.T) {
 	checkNow(t, k)
 }
 
-// A box without a clock of its own starts in 1970. What it stores before its
-// clock is set is recognised afterwards, in memory and in the store.
-func TestRepetitionIsRecognisedWhenTheClockIsSetInBetween(t *testing.T) {
-	const now = clockUnset + 86_400_000*500
-	dir := t.TempDir()
-	j := open0(t, dir, Options{})
-	mustAppend(t, j, 5_000, batching.Packet{Readings: []reading.Reading{num("a", "x", 1)}, Key: keyOf(1, 1)})
-	find := func(j *Journal, when string, at int64, want bool) {
-		t.Helper()
-		if seq, ok := j.Recall(keyOf(1, 1), time.Hour, at); ok != want || ok && seq != 1 {
-			t.Errorf("%s: recall = %d, %t; want %t", when, seq, ok, want)
-		}
-	}
-	find(j, "before", 6_000, true)
-	find(j, "after two hours without a set clock", 5_000+2*3_600_000, false)
-	find(j, "in memory", now, true)
-	if err := j.flush(); err != nil {
-		t.Fatal(err)
-	}
-	find(open0(t, killed(t, dir), Options{}), "after a restart", now, true)
-	if got := windowTTL(time.UnixMilli(5_000)); !time.UnixMilli(5_000).Add(got).After(time.UnixMilli(now)) {
-		t.Errorf("a window written in 1970 expires after %v", got)
-	}
-	mustAppend(t, j, now, batching.Packet{Readings: []reading.Reading{num("a", "x", 1)}, Key: keyOf(1, 2)})
-	if _, ok := j.Recall(keyOf(1, 2), time.Hour, now+2*3_600_000); ok {
-		t.Error("recalled after its time")
-	}
-	// The clock steps back: what came later by it is young.
-	if _, ok := j.Recall(keyOf(1, 2), time.Hour, now-36*3_600_000); !ok {
-		t.Error("forgotten because the clock stepped back")
-	}
-}
-
 // A kill between the parts of a flush leaves entries above the checkpoint.
 func TestFlushThatWasCutOffIsRepeated(t *testing.T) {
 	dir := t.TempDir()
