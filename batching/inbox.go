@@ -1,6 +1,7 @@
 package batching
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -152,11 +153,19 @@ func (s *Stage) admit(readings, bytes int) error {
 		return fmt.Errorf("%w: %d readings wait to be stored", ErrBusy, in.readings)
 	case in.refusing:
 		if err := s.journal.Ready(); err != nil {
-			return fmt.Errorf("%w: %v", ErrBusy, err)
+			return asBusy(err)
 		}
 		in.refusing = false
 	}
 	return nil
+}
+
+// asBusy makes err wrap ErrBusy, saying so once.
+func asBusy(err error) error {
+	if errors.Is(err, ErrBusy) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrBusy, err)
 }
 
 // signal wakes the collector.

@@ -84,7 +84,7 @@ type MQTTLimits struct {
 	// Most connections from one address.
 	PerAddress int `yaml:"per_address" min:"1" max:"100000"`
 	// Most unacknowledged publishes of one client (receive maximum).
-	Inflight int `yaml:"inflight" min:"1" max:"65535"`
+	Inflight int `yaml:"inflight" min:"1" max:"256"`
 	// Longest time from connecting to a complete CONNECT packet.
 	ConnectTimeout Duration `yaml:"connect_timeout" min:"1s" max:"5m"`
 }

@@ -150,7 +150,7 @@ func (s *stages) handler(g *Gateway) (http.Handler, error) {
 		prover = s.farm
 	}
 	tangle, err := api.New(api.Config{
-		Version: version, Network: g.home.network, Health: s.batching.Ready,
+		Version: version, Network: g.home.network, Health: s.ledger.Ready,
 		TipRefresh: duration(cfg.Powfarm.TipRefresh),
 	}, s.ledger, prover, g.log.With("stage", "api"))
 	if err != nil {
@@ -206,6 +206,7 @@ func (s *stages) frontEnds() []admin.FrontEnd {
 		all = append(all, admin.FrontEnd{
 			Protocol: "mqtt", Clients: st.Connections, Messages: in.Accepted, Readings: in.Readings,
 			Unmapped: st.Published - min(st.Published, st.Mapped), Undecodable: in.Undecodable, Panics: st.Panics,
+			Duplicates: s.mqttIntake.Duplicates(),
 			Refused: map[string]uint64{
 				"busy": in.Busy, "too_large": in.TooLarge, "not_allowed": in.NotAllowed, "no_reading": in.NoReading,
 				"bad_name": in.BadName, "login": st.Denied, "connections": st.Surplus, "oversized": st.Oversized,
@@ -216,6 +217,7 @@ func (s *stages) frontEnds() []admin.FrontEnd {
 		st, in := s.coap.Stats(), s.coapIntake.Stats()[reading.SourceCoAP]
 		all = append(all, admin.FrontEnd{
 			Protocol: "coap", Clients: st.Endpoints, Messages: in.Accepted, Readings: in.Readings, Undecodable: in.Undecodable, Panics: st.Panics,
+			Duplicates: s.coapIntake.Duplicates(),
 			Refused: map[string]uint64{
 				"busy": in.Busy, "too_large": in.TooLarge, "not_allowed": in.NotAllowed, "no_reading": in.NoReading,
 				"bad_name": in.BadName, "malformed": st.Malformed, "over_limit": st.OverLimit,

@@ -39,6 +39,8 @@ type Intake struct {
 	log    *slog.Logger
 	clock  func() time.Time
 	counts [3]counters // by reading.Source
+
+	duplicates duplicates
 }
 
 // NewIntake returns an intake; it starts nothing.
@@ -90,7 +92,13 @@ func (in *Intake) Submit(m Message) (*batching.Receipt, error) {
 		if err == nil {
 			c.accepted.Add(1)
 			c.readings.Add(uint64(len(rs)))
+			if r.Duplicate() {
+				in.duplicates.add(m.Target.Device)
+			}
 			return r, nil
+		}
+		if errors.Is(err, reading.ErrLimit) {
+			err = fmt.Errorf("%w: %v", ErrTooLarge, err)
 		}
 	}
 	c.refuse(err)
@@ -138,9 +146,9 @@ func (in *Intake) readings(m *Message, c *counters) ([]reading.Reading, error) {
 
 // raw keeps a payload that could not be decoded as one reading.
 func raw(m *Message, why error) ([]reading.Reading, error) {
-	if len(m.Payload) > reading.MaxText {
+	if len(m.Payload) > batching.MaxRaw {
 		return nil, fmt.Errorf("%w: undecodable payload of %d bytes, at most %d are kept (%v)",
-			ErrTooLarge, len(m.Payload), reading.MaxText, why)
+			ErrTooLarge, len(m.Payload), batching.MaxRaw, why)
 	}
 	name := m.Target.Name
 	if name == "" {
@@ -172,6 +180,15 @@ type Counts struct {
 	NoReading   uint64 // refused: [ErrNoReading]
 	BadName     uint64 // refused: [ErrName]
 }
+
+// CountDuplicate counts a message for a device that a front end recognised as
+// a repetition itself, without asking the sink.
+func (in *Intake) CountDuplicate(device string) { in.duplicates.add(device) }
+
+// Duplicates returns how many messages for each device were answered again
+// and not stored again, since the start; those of devices beyond the first
+// 1000 that sent any stand under "".
+func (in *Intake) Duplicates() map[string]uint64 { return in.duplicates.all() }
 
 // Stats returns the counts of each source, indexed by [reading.Source].
 func (in *Intake) Stats() [3]Counts {

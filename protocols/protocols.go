@@ -20,7 +20,7 @@ import (
 // one of them, or [batching.ErrBusy] or [batching.ErrClosed].
 var (
 	// ErrTooLarge means that the message can never be stored: its text or its
-	// undecodable payload exceeds reading.MaxText.
+	// undecodable payload exceeds batching.MaxRaw.
 	ErrTooLarge = errors.New("too large")
 
 	// ErrNotAllowed means that the registry or the access list refuses it.

@@ -197,7 +197,7 @@ func TestIntake(t *testing.T) {
 		{"fields", open, nil, Message{Target: Target{"d", ""}, Payload: []byte(`{"a":1,"b":"x"}`)}, "a=1 b=x", nil},
 		{"undecodable on a name", open, nil, Message{Target: Target{"d", "t"}, Payload: []byte("{x")}, "t=e3g= !broken JSON at byte 1", nil},
 		{"undecodable on a device", open, nil, Message{Target: Target{"d", ""}, Payload: []byte{0xff}}, "raw=/w== !text is not UTF-8", nil},
-		{"undecodable 8 KiB", open, nil, Message{Target: Target{"d", "t"}, Format: payload.CBOR, Payload: make([]byte, reading.MaxText+1)}, "", ErrTooLarge},
+		{"undecodable above 28 KiB", open, nil, Message{Target: Target{"d", "t"}, Format: payload.CBOR, Payload: make([]byte, batching.MaxRaw+1)}, "", ErrTooLarge},
 		{"text of 8 KiB and a byte", open, nil, Message{Target: Target{"d", "t"}, Payload: []byte(strings.Repeat("x", reading.MaxText+1))}, "", ErrTooLarge},
 		{"empty", open, nil, Message{Target: Target{"d", "t"}}, "", ErrNoReading},
 		{"only null", open, nil, Message{Target: Target{"d", ""}, Payload: []byte(`{"a":null}`)}, "", ErrNoReading},

@@ -3,6 +3,7 @@ package journal
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -120,7 +121,7 @@ func TestUsageCountsBlocksNotLengths(t *testing.T) {
 func TestFullFileSystem(t *testing.T) {
 	dir := t.TempDir()
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=120m"); err != nil {
-		t.Skipf("needs the right to mount a tmpfs: %v", err)
+		skip(t, fmt.Sprintf("needs the right to mount a tmpfs: %v", err))
 	}
 	t.Cleanup(func() {
 		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {

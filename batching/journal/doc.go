@@ -100,10 +100,4 @@
 // D4's question, badger alone or a log in front of it, is answered with badger
 // alone: one key a commit takes the indexes out of the acknowledgement, and
 // pruning holds up an append for no more than a memory table's writing.
-//
-// # Reading a journal that is in use
-//
-// Badger opens a directory for one process, and for reading only what was
-// closed. [OpenReadOnly] says so with [ErrUnclean]: then the command asks the
-// gateway, or, after a kill, opens the journal with [Open] like the gateway.
 package journal

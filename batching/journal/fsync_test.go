@@ -3,6 +3,7 @@ package journal
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"testing"
@@ -21,7 +22,7 @@ func TestFailedSyncLeavesTheJournalInDoubt(t *testing.T) {
 	}
 	strace, err := exec.LookPath("strace")
 	if err != nil {
-		t.Skip("needs strace to make msync fail")
+		skip(t, "needs strace to make msync fail")
 	}
 	dir := t.TempDir()
 	cmd := exec.Command(strace, "-f", "-qq", "-o", os.DevNull, "-e", "trace=msync", "-e", "inject=msync:error=EIO:when=40+",
@@ -29,7 +30,7 @@ func TestFailedSyncLeavesTheJournalInDoubt(t *testing.T) {
 	cmd.Env = append(os.Environ(), failingDir+"="+dir)
 	out, err := cmd.CombinedOutput()
 	if bytes.Contains(out, []byte("ptrace")) {
-		t.Skipf("strace may not trace here: %s", out)
+		skip(t, fmt.Sprintf("strace may not trace here: %s", out))
 	}
 	if err != nil || !bytes.Contains(out, []byte("in doubt as it must be")) {
 		t.Fatalf("%v\n%s", err, out)

@@ -208,10 +208,7 @@ func (j *Journal) offerUnindexed(q *Query, p *page) (first, indexed uint64, name
 // offerChunks offers the entries of a series that lie in [first, next).
 func offerChunks(it *badger.Iterator, s series, first, next uint64, p *page) error {
 	prefix := chunkPrefix(s)
-	from := max(p.from, p.after.received)
-	if from < math.MinInt64+chunkSpan {
-		from = math.MinInt64 + chunkSpan
-	}
+	from := max(max(p.from, p.after.received), math.MinInt64+chunkSpan)
 	for it.Seek(chunkKey(s, entry{received: from - chunkSpan})); it.ValidForPrefix(prefix); it.Next() {
 		_, start, ok := parseChunkKey(it.Item().Key())
 		if !ok {

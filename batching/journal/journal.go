@@ -28,9 +28,6 @@ var (
 	// ErrDiskFull means that the store was not opened because its disk is too
 	// full to work on it safely.
 	ErrDiskFull = errors.New("disk full")
-	// ErrUnclean means that a journal cannot be opened for reading only,
-	// because it was not closed or is in use.
-	ErrUnclean = errors.New("journal not closed")
 	// ErrInDoubt means that a write failed in a way that leaves open whether
 	// it is stored. The process must end; opening the journal anew settles it.
 	ErrInDoubt = errors.New("journal in doubt")
@@ -56,8 +53,6 @@ type Options struct {
 	// FreeSpace tells the free bytes of a directory's disk; nil asks the
 	// system. Tests pretend with it.
 	FreeSpace func(dir string) (int64, error)
-
-	readOnly bool
 }
 
 func (o *Options) complete() error {
@@ -147,19 +142,15 @@ func (j *Journal) Close() error {
 	if j.inBackground() != nil || j.inDoubt() != nil {
 		return nil
 	}
-	if !j.opt.readOnly {
-		if free, _, err := j.disk.figures(true); err == nil && free < closeMark {
-			j.mu.Lock()
-			j.closed = false
-			j.mu.Unlock()
-			return fmt.Errorf("close journal: disk of %s has %d bytes free, %d are needed to tidy up: %w",
-				j.disk.dir, free, closeMark, ErrDiskFull)
-		}
+	if free, _, err := j.disk.figures(true); err == nil && free < closeMark {
+		j.mu.Lock()
+		j.closed = false
+		j.mu.Unlock()
+		return fmt.Errorf("close journal: disk of %s has %d bytes free, %d are needed to tidy up: %w",
+			j.disk.dir, free, closeMark, ErrDiskFull)
 	}
-	if !j.opt.readOnly {
-		if err := j.flush(); err != nil {
-			return err
-		}
+	if err := j.flush(); err != nil {
+		return err
 	}
 	j.life.Lock()
 	defer j.life.Unlock()
@@ -378,7 +369,7 @@ func (j *Journal) ready(bytes int64) error {
 	switch {
 	case failed != nil:
 		return failed
-	case closed || j.opt.readOnly:
+	case closed:
 		return fmt.Errorf("journal: %w", batching.ErrClosed)
 	}
 	return j.disk.admit(bytes)

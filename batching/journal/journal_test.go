@@ -418,35 +418,6 @@ func TestDamagedGroupIsReportedAndOthersAreRead(t *testing.T) {
 	}
 }
 
-func TestReadOnlyOpensWhatWasClosed(t *testing.T) {
-	dir := t.TempDir()
-	if _, err := OpenReadOnly(dir, Options{}); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("open nothing: %v", err)
-	}
-	j := open0(t, dir, Options{})
-	mustAppend(t, j, 1, pack(num("a", "x", 1)))
-	if _, err := OpenReadOnly(dir, Options{}); !errors.Is(err, ErrUnclean) {
-		t.Errorf("open one in use: %v", err)
-	}
-	if _, err := OpenReadOnly(killed(t, dir), Options{}); !errors.Is(err, ErrUnclean) {
-		t.Errorf("open one that was killed: %v", err)
-	}
-	if err := j.Close(); err != nil {
-		t.Fatal(err)
-	}
-	k, err := OpenReadOnly(dir, Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer k.Close()
-	if r, err := k.Last("a", "x"); err != nil || r.Seq != 1 {
-		t.Errorf("last = %+v, %v", r, err)
-	}
-	if _, err := k.Append([]batching.Packet{pack(num("a", "x", 1))}, batching.Stamp{}); !errors.Is(err, batching.ErrClosed) {
-		t.Errorf("append: %v", err)
-	}
-}
-
 func TestFailedCommitEndsTheJournal(t *testing.T) {
 	j := open0(t, t.TempDir(), Options{})
 	mustAppend(t, j, 1, pack(num("a", "x", 1)))

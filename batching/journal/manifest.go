@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/table"
@@ -85,12 +86,7 @@ func tablesOf(changes []tableChange) map[uint64]int {
 			tables[id] = i
 		}
 		maps.DeleteFunc(tables, func(id uint64, _ int) bool {
-			for _, gone := range c.deleted {
-				if gone == id {
-					return true
-				}
-			}
-			return false
+			return slices.Contains(c.deleted, id)
 		})
 	}
 	return tables

@@ -43,32 +43,10 @@ func Open(dir string, opt Options) (*Journal, error) {
 	return j, nil
 }
 
-// OpenReadOnly opens the journal in dir to be queried; Append and SkipTo must
-// not be called. The store reads only what was closed: the error wraps
-// [ErrUnclean] when a gateway has it open, or was killed and has not been
-// started since. After a kill, Open does.
-func OpenReadOnly(dir string, opt Options) (*Journal, error) {
-	if err := opt.complete(); err != nil {
-		return nil, err
-	}
-	opt.readOnly = true
-	if _, err := os.Stat(filepath.Join(dir, badger.ManifestFilename)); err != nil {
-		return nil, fmt.Errorf("open journal: %w", err)
-	}
-	j, err := open(dir, opt)
-	if err != nil {
-		return nil, fmt.Errorf("open journal %s for reading: %w", dir, err)
-	}
-	return j, nil
-}
-
 func open(dir string, opt Options) (*Journal, error) {
-	mended := false
-	if !opt.readOnly {
-		var err error
-		if mended, err = mendManifest(dir); err != nil {
-			return nil, err
-		}
+	mended, err := mendManifest(dir)
+	if err != nil {
+		return nil, err
 	}
 	background := new(atomic.Pointer[error])
 	db, err := openStore(dir, opt, background)
@@ -115,14 +93,10 @@ func openStore(dir string, opt Options, background *atomic.Pointer[error]) (db *
 		WithValueThreshold(1 << 20).
 		WithValueLogFileSize(2 << 20).
 		WithMetricsEnabled(false).
-		WithReadOnly(opt.readOnly).
 		WithLogger(storeLog{opt.Log, background})
 	o.TableSizeMultiplier = 1 // large tables are built in as much memory
 	o.LmaxCompaction = true   // gives back what was trimmed
 	db, err = badger.Open(o)
-	if opt.readOnly && err != nil {
-		return nil, fmt.Errorf("%w: %v", ErrUnclean, err)
-	}
 	return db, damage(err)
 }
 
@@ -209,7 +183,7 @@ func (j *Journal) loadMeta() (fresh bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if empty && !j.opt.readOnly {
+	if empty {
 		return true, j.create()
 	}
 	switch {
@@ -261,7 +235,7 @@ func (j *Journal) loadSegments() error {
 	if err != nil {
 		return err
 	}
-	for len(j.segments) > 0 && j.segments[0].first < j.first && !j.opt.readOnly {
+	for len(j.segments) > 0 && j.segments[0].first < j.first {
 		if err := j.drop(j.segments[0]); err != nil {
 			return err
 		}
@@ -300,7 +274,7 @@ func (j *Journal) replay() error {
 			}
 			j.apply(g, sizes[i])
 		}
-		if j.tail.count() >= flushSize && !j.opt.readOnly {
+		if j.tail.count() >= flushSize {
 			if err := j.flush(); err != nil {
 				return err
 			}

@@ -50,6 +50,8 @@ type Stage interface {
 type Ledger interface {
 	Tagged(tag []byte, limit int, cursor string) (ids []stardust.BlockID, next string, err error)
 	Digest() ([32]byte, error)
+	// Ready returns nil if a block can be stored now, or why not.
+	Ready() error
 	Stats() ledger.Stats
 }
 
@@ -85,6 +87,9 @@ type FrontEnd struct {
 	Undecodable uint64 `json:"undecodable"`
 	Unmapped    uint64 `json:"unmapped"` // messages that mean no reading: ordinary broker traffic
 	Panics      uint64 `json:"panics"`   // that ended one connection or request and nothing else
+	// Duplicates counts, by device, messages that were answered again and not
+	// stored again; those of devices beyond the first 1000 stand under "".
+	Duplicates map[string]uint64 `json:"duplicates,omitempty"`
 	// Refused counts messages and connections that were turned away, by a
 	// reason of one or two words.
 	Refused map[string]uint64 `json:"refused,omitempty"`

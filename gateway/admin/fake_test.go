@@ -142,6 +142,8 @@ func (l *fakeLedger) Digest() ([32]byte, error) {
 	return [32]byte{byte(l.blocks)}, l.err
 }
 
+func (l *fakeLedger) Ready() error { return l.err }
+
 func (l *fakeLedger) Stats() ledger.Stats { return ledger.Stats{Blocks: l.blocks, Tips: 2, Held: 1} }
 
 type fakeFarm powfarm.Stats

@@ -152,6 +152,9 @@ func (h *Handler) alarms(bs batching.Stats, quality reading.Clock) []Alarm {
 	if err := h.src.Stage.Ready(); err != nil {
 		out = append(out, Alarm{"intake", "readings are refused: " + err.Error()})
 	}
+	if err := h.src.Ledger.Ready(); err != nil {
+		out = append(out, Alarm{"ledger", "blocks are not attached: " + err.Error()})
+	}
 	if quality == reading.ClockBad {
 		out = append(out, Alarm{"clock", "the clock is not set; readings are marked with clock bad"})
 	}

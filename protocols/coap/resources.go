@@ -82,7 +82,7 @@ func failure(err error) answer {
 	switch {
 	case errors.Is(err, protocols.ErrTooLarge):
 		a := refusal(codes.RequestEntityTooLarge, err.Error())
-		a.size1 = reading.MaxText
+		a.size1 = reading.MaxText // for a text; raw bytes may be more
 		return a
 	case errors.Is(err, protocols.ErrNotAllowed):
 		return refusal(codes.Forbidden, err.Error())

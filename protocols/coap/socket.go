@@ -119,9 +119,11 @@ func (c *socket) submit(req *request, data []byte, m protocols.Message) (a answe
 	switch c.s.flight.enter(p) {
 	case repeated:
 		c.s.stats.repeated.Add(1)
+		c.s.intake.CountDuplicate(m.Target.Device)
 		return answer{}, false // the first one's answer is on its way
 	case answered:
 		c.s.stats.repeated.Add(1)
+		c.s.intake.CountDuplicate(m.Target.Device)
 		if req.typ == message.Confirmable {
 			c.empty(req.addr, message.Acknowledgement, req.mid)
 		}

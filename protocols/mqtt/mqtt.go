@@ -38,7 +38,7 @@ type Limits struct {
 	PacketBeforeLogin int           // bytes of the CONNECT packet, default 4 KiB
 	Connections       int           // open connections, default 1000
 	PerAddress        int           // of them from one IPv4 address or IPv6 /64, default 100
-	Inflight          int           // unanswered publishes of one client, default 256, at most 65535
+	Inflight          int           // unanswered publishes of one client, default 256, at most that: twice as many of a client's publishes are recognised when sent again
 	ConnectTimeout    time.Duration // from accept to a complete CONNECT, default 10 s
 	WriteTimeout      time.Duration // one write to a client, default 5 s; then it is closed
 	Sessions          int           // connected and remembered clients, default 4096
@@ -80,7 +80,7 @@ func (l Limits) check() error {
 		{"packet before login", int64(l.PacketBeforeLogin), 128, 256 << 20},
 		{"connections", int64(l.Connections), 1, 1 << 20},
 		{"connections per address", int64(l.PerAddress), 1, 1 << 20},
-		{"inflight", int64(l.Inflight), 1, 65535},
+		{"inflight", int64(l.Inflight), 1, 256},
 		{"sessions", int64(l.Sessions), 1, 1 << 24},
 		{"queue", int64(l.Queue), 1, 65535},
 		{"queued bytes", int64(l.QueuedBytes), 1, 1 << 40},
@@ -113,6 +113,8 @@ type Config struct {
 // An Intake takes the messages of mapped topics. [protocols.Intake] is one.
 type Intake interface {
 	Submit(m protocols.Message) (*batching.Receipt, error)
+	// CountDuplicate counts a repetition that the broker recognised itself.
+	CountDuplicate(device string)
 }
 
 // A Broker serves MQTT clients.

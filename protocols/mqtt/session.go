@@ -74,6 +74,9 @@ func (s *session) publish(pk *packets.Packet) bool {
 		}
 		if x := s.ids.get(p.id); x != nil {
 			s.b.counts.duplicates.Add(1)
+			if target, mapped, err := protocols.MapTopic(p.topic); mapped && err == nil {
+				s.b.in.CountDuplicate(target.Device)
+			}
 			s.push(pending{receipt: x.receipt, open: x, id: p.id, qos: 2})
 			return true
 		}
