@@ -210,6 +210,7 @@ func (s *stages) frontEnds() []admin.FrontEnd {
 			Refused: map[string]uint64{
 				"busy": in.Busy, "too_large": in.TooLarge, "not_allowed": in.NotAllowed, "no_reading": in.NoReading,
 				"bad_name": in.BadName, "login": st.Denied, "connections": st.Surplus, "oversized": st.Oversized,
+				"no_connect": st.Unconnected, "slow_connection": st.SlowCloses, "slow_subscriber": st.SlowSkips, "not_retained": st.Unretained,
 			},
 		})
 	}
