@@ -38,7 +38,7 @@ func mendManifest(dir string) (mended bool, err error) {
 	name := filepath.Join(dir, badger.ManifestFilename)
 	b, err := os.ReadFile(name)
 	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
+		return false, orphans(dir)
 	}
 	if err != nil || len(b) < manifestHeader {
 		return false, err
@@ -185,4 +185,19 @@ func replaceFile(name string, b []byte) error {
 		return err
 	}
 	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// orphans returns an error when dir holds tables although it has no manifest,
+// as after an incomplete copy: badger would begin anew and delete them.
+func orphans(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	for _, e := range entries {
+		if filepath.Ext(e.Name()) == ".sst" {
+			return fmt.Errorf("%w: %s is there but the file %s is missing", ErrCorrupt, e.Name(), badger.ManifestFilename)
+		}
+	}
+	return nil
 }

@@ -34,8 +34,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -110,6 +112,9 @@ func Open(dir string, opt Options) (*Store, error) {
 	if err := g.checkRoom("open"); err != nil {
 		return nil, fmt.Errorf("open ledger store %s: %w", dir, err)
 	}
+	if err := orphans(dir); err != nil {
+		return nil, fmt.Errorf("open ledger store %s: %w", dir, err)
+	}
 	s := &Store{guard: g, commit: (*badger.Txn).Commit}
 	db, err := openBadger(badgerOptions(dir, logger{log, &s.failed}))
 	if err != nil {
@@ -120,6 +125,24 @@ func Open(dir string, opt Options) (*Store, error) {
 		return nil, errors.Join(fmt.Errorf("open ledger store %s: %w", dir, err), db.Close())
 	}
 	return s, nil
+}
+
+// orphans returns an error when dir holds tables although it has no manifest,
+// as after an incomplete copy: badger would begin anew and delete them.
+func orphans(dir string) error {
+	if _, err := os.Stat(filepath.Join(dir, badger.ManifestFilename)); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if filepath.Ext(e.Name()) == ".sst" {
+			return damaged("%s is there but the file %s is missing", e.Name(), badger.ManifestFilename)
+		}
+	}
+	return nil
 }
 
 // openBadger opens the database. What it says of damaged files has no name, and
