@@ -158,6 +158,7 @@ func FuzzCursor(f *testing.F) {
 	q := Query{Device: "a"}
 	f.Add(formatCursor(&q, entry{1, 2}))
 	f.Add("")
+	f.Add("AVobcFUAAAAAAAAAAgAAA\nAAAAAg")
 	f.Fuzz(func(t *testing.T, cursor string) {
 		q := Query{Device: "a", Cursor: cursor}
 		e, err := parseCursor(&q)
