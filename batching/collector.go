@@ -52,11 +52,16 @@ func (s *Stage) await(ctx context.Context, enough int) bool {
 			if wait = s.cfg.Linger - time.Since(since); wait <= 0 {
 				return true
 			}
+		case enough > 1:
+			wait = s.cfg.Linger // the first packet of a group is not worth a wake-up
 		}
 		linger.Reset(wait)
 		select {
 		case <-s.inbox.wake:
 		case <-linger.C:
+			if !ok {
+				enough = 1 // the company does not come again
+			}
 		case <-ctx.Done():
 		}
 	}

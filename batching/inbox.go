@@ -32,7 +32,7 @@ type inbox struct {
 
 	mu       sync.Mutex // guards everything below
 	groups   []*group   // oldest first; the last one is open
-	enough   int        // packets in the only group at which the collector is woken
+	enough   int        // packets in the only group at which the collector is woken; above 1 it lingers
 	readings int        // in all groups and in the one being committed
 	bytes    int
 	pending  map[Key]*Receipt // packets with a key that are not committed yet
@@ -125,7 +125,9 @@ func (s *Stage) add(p Packet, bytes int) (*Receipt, error) {
 	if g == nil || g.readings+len(p.Readings) > groupReadings || g.bytes+bytes > groupBytes {
 		g = &group{since: time.Now(), done: make(chan struct{})}
 		in.groups = append(in.groups, g)
-		in.signal()
+		if in.enough <= 1 || len(in.groups) > 1 {
+			in.signal() // else the collector lingers and looks by itself
+		}
 	}
 	r := &Receipt{done: g.done}
 	g.packets = append(g.packets, p)

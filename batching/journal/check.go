@@ -13,27 +13,48 @@ import (
 // Check reads the whole journal and returns nil when every group decodes,
 // their numbers have no gap but those that SkipTo made, and the indexes say
 // what the groups say. The error wraps [ErrCorrupt] and names the first
-// difference. Nothing is indexed or dropped meanwhile; Append goes on.
+// difference. Nothing is indexed or dropped meanwhile; Append waits only while
+// the head is read.
 func (j *Journal) Check(ctx context.Context) error {
+	j.appendMu.Lock()
 	j.indexMu.Lock()
 	defer j.indexMu.Unlock()
 	c := &checker{ctx: ctx, last: make(map[series]entry)}
 	j.mu.RLock()
-	c.first, c.next, c.indexed = j.first, j.next, j.checkpoint.next
-	c.segments = j.segments
+	c.first, c.indexed, c.segments = j.first, j.checkpoint.next, j.segments
 	j.mu.RUnlock()
-	if err := j.view(c.check); err != nil {
+	err := j.checkHead(c.indexed)
+	j.appendMu.Unlock()
+	if err == nil {
+		err = j.view(c.check)
+	}
+	if err != nil {
 		return fmt.Errorf("check journal: %w", err)
 	}
 	return nil
 }
 
+// checkHead looks for everything above the checkpoint in the head.
+func (j *Journal) checkHead(indexed uint64) error {
+	groups, err := j.head.read(indexed)
+	if err != nil {
+		return err
+	}
+	if n := len(groups); n > 0 {
+		indexed = groups[n-1].next
+	}
+	if next := j.Next(); indexed != next {
+		return bad("readings %d to %d are not in %s", indexed, next-1, j.head.path)
+	}
+	return nil
+}
+
 type checker struct {
-	ctx                  context.Context
-	first, next, indexed uint64
-	segments             []segment
-	last                 map[series]entry // newest indexed
-	chunks               int
+	ctx            context.Context
+	first, indexed uint64
+	segments       []segment
+	last           map[series]entry // newest indexed
+	chunks         int
 }
 
 func bad(format string, a ...any) error {
@@ -67,7 +88,7 @@ func (c *checker) groups(txn *badger.Txn) error {
 		if err := c.ctx.Err(); err != nil {
 			return err
 		}
-		if g.first >= c.next {
+		if g.first >= c.indexed { // left by a flush that was cut off
 			return errStop
 		}
 		if g.first != pos {
@@ -76,7 +97,7 @@ func (c *checker) groups(txn *badger.Txn) error {
 			}
 			t = newTail(g.first)
 		}
-		if len(left) == 0 && g.first < c.indexed {
+		if len(left) == 0 {
 			return bad("group %d is in no segment", g.first)
 		}
 		t.add(g, size)
@@ -97,8 +118,8 @@ func (c *checker) groups(txn *badger.Txn) error {
 		return err
 	case len(left) > 0:
 		return bad("groups of segment %d are missing", left[0].first)
-	case pos != c.next:
-		return gap(txn, pos, c.next)
+	case pos != c.indexed:
+		return gap(txn, pos, c.indexed)
 	}
 	return nil
 }

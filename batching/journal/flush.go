@@ -96,7 +96,7 @@ func (j *Journal) flushDue() error {
 	if n >= flushLate {
 		return j.flush()
 	}
-	if n >= flushSize {
+	if n >= flushSize || j.head.used() >= headBytes/2 {
 		select {
 		case j.due <- struct{}{}:
 		default:
@@ -105,9 +105,10 @@ func (j *Journal) flushDue() error {
 	return nil
 }
 
-// flush indexes the tail and moves the checkpoint behind it. A crash on the
-// way leaves index entries above the checkpoint: readers ignore them, and the
-// next flush, which begins at the same number, writes the same keys again.
+// flush moves the tail from the head into the store, with its indexes, and the
+// checkpoint behind it. A crash on the way leaves keys above the checkpoint:
+// readers ignore them, and the next flush, which begins at the same number,
+// writes the same ones again.
 func (j *Journal) flush() error {
 	j.indexMu.Lock()
 	defer j.indexMu.Unlock()
@@ -131,12 +132,19 @@ func (j *Journal) flush() error {
 	defer j.mu.Unlock()
 	j.segments = append(j.segments, t.segment)
 	j.checkpoint, j.frozen = c, nil
+	j.recent.shrink(c.next)
+	j.head.release(c.next)
 	return nil
 }
 
 func (j *Journal) writeTail(t *tail, c checkpoint) error {
 	w := &writer{db: j.db}
 	defer w.discard()
+	for _, g := range t.groups {
+		if err := w.set(seqKey(prefixGroup, g.first), g.value, 0); err != nil {
+			return err
+		}
+	}
 	if err := t.index(func(k, v []byte) error { return w.set(k, v, 0) }); err != nil {
 		return err
 	}

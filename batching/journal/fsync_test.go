@@ -13,20 +13,27 @@ import (
 
 const failingDir = "HEDGEROW_TEST_FAILING_DIR"
 
-// A sync that fails is never retried: the journal takes nothing more, and what
-// was acknowledged before is there at the next start.
-func TestFailedSyncLeavesTheJournalInDoubt(t *testing.T) {
+// A write that fails is never retried, neither that of the head nor one of the
+// store: the journal takes nothing more, and what was acknowledged before is
+// there at the next start.
+func TestFailedWriteLeavesTheJournalInDoubt(t *testing.T) {
 	if dir := os.Getenv(failingDir); dir != "" {
 		appendUntilFailure(t, dir)
 		return
 	}
+	for _, call := range []string{"pwrite64", "msync"} {
+		t.Run(call, func(t *testing.T) { failAfter40(t, call) })
+	}
+}
+
+func failAfter40(t *testing.T, call string) {
 	strace, err := exec.LookPath("strace")
 	if err != nil {
-		skip(t, "needs strace to make msync fail")
+		skip(t, "needs strace to make writes fail")
 	}
 	dir := t.TempDir()
-	cmd := exec.Command(strace, "-f", "-qq", "-o", os.DevNull, "-e", "trace=msync", "-e", "inject=msync:error=EIO:when=40+",
-		os.Args[0], "-test.run=^TestFailedSyncLeavesTheJournalInDoubt$", "-test.v")
+	cmd := exec.Command(strace, "-f", "-qq", "-o", os.DevNull, "-e", "trace="+call, "-e", "inject="+call+":error=EIO:when=40+",
+		os.Args[0], "-test.run=^TestFailedWriteLeavesTheJournalInDoubt$", "-test.v")
 	cmd.Env = append(os.Environ(), failingDir+"="+dir)
 	out, err := cmd.CombinedOutput()
 	if bytes.Contains(out, []byte("ptrace")) {
@@ -59,11 +66,13 @@ func appendUntilFailure(t *testing.T, dir string) {
 		t.Fatal(err)
 	}
 	var acks []byte
-	for range 200 {
-		if _, err = j.Append([]batching.Packet{pack(num("a", "x", 1))}, batching.Stamp{}); err != nil {
-			break
+	for len(acks) < 200 && err == nil {
+		if _, err = j.Append([]batching.Packet{pack(num("a", "x", 1))}, batching.Stamp{}); err == nil {
+			acks = append(acks, 1)
+			if len(acks)%10 == 0 {
+				err = j.flush()
+			}
 		}
-		acks = append(acks, 1)
 	}
 	if err := os.WriteFile(dir+".acknowledged", acks, 0o600); err != nil {
 		t.Fatal(err)

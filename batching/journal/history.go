@@ -243,36 +243,33 @@ func (j *Journal) inOrder(q *Query, after entry, limit int) (rs []reading.Readin
 	pos, next := max(j.first, after.seq+1), j.next
 	j.mu.RUnlock()
 	seen := 0
-	err = j.view(func(txn *badger.Txn) error {
-		for pos < next {
-			var until uint64
-			if pos, until = nextSpan(segments, indexed, next, pos, from, to); pos >= next {
-				return nil
-			}
-			err := readSpan(txn, pos, until, func(r *reading.Reading) bool {
-				if len(rs) == limit || seen == scanMost {
-					return false
-				}
-				seen, pos = seen+1, r.Seq+1
-				if r.Received >= from && r.Received < to && (q.Name == "" || r.Name == q.Name) {
-					rs = append(rs, *r)
-				}
-				return true
-			})
-			if err != nil {
-				return err
-			}
-			if len(rs) == limit || seen == scanMost {
-				if pos < next {
-					more = &entry{seq: pos - 1}
-				}
-				return nil
-			}
-			pos = until
+	for pos < next {
+		var until uint64
+		if pos, until = nextSpan(segments, indexed, next, pos, from, to); pos >= next {
+			break
 		}
-		return nil
-	})
-	return rs, more, err
+		err := j.span(pos, until, func(r *reading.Reading) bool {
+			if len(rs) == limit || seen == scanMost {
+				return false
+			}
+			seen, pos = seen+1, r.Seq+1
+			if r.Received >= from && r.Received < to && (q.Name == "" || r.Name == q.Name) {
+				rs = append(rs, *r)
+			}
+			return true
+		})
+		if err != nil {
+			return nil, nil, err
+		}
+		if len(rs) == limit || seen == scanMost {
+			if pos < next {
+				more = &entry{seq: pos - 1}
+			}
+			break
+		}
+		pos = until
+	}
+	return rs, more, nil
 }
 
 // nextSpan returns the first numbers from pos on that may hold a reading of

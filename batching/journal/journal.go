@@ -84,6 +84,7 @@ func (o *Options) complete() error {
 type Journal struct {
 	opt     Options
 	db      *badger.DB
+	head    *head
 	disk    *disk
 	windows *windows
 	log     *slog.Logger
@@ -154,7 +155,7 @@ func (j *Journal) Close() error {
 	}
 	j.life.Lock()
 	defer j.life.Unlock()
-	return j.db.Close()
+	return errors.Join(j.head.close(), j.db.Close())
 }
 
 func (j *Journal) inDoubt() error {
@@ -184,18 +185,32 @@ func (j *Journal) Append(packets []batching.Packet, at batching.Stamp) (uint64, 
 		return 0, j.refuse(err)
 	}
 	for i, g := range groups {
-		if err := j.commit(func(txn *badger.Txn) error {
-			return txn.Set(seqKey(prefixGroup, g.first), values[i])
-		}); err != nil {
+		if err := j.store(g, values[i]); err != nil {
 			return 0, err
 		}
-		j.apply(g, len(values[i]))
+		j.apply(g, values[i])
 	}
 	j.disk.wrote(bytes)
 	if err := j.flushDue(); err != nil {
 		return 0, err
 	}
 	return first, nil
+}
+
+// store makes a group durable. Its failure leaves the journal in doubt for
+// good: what the kernel dropped is gone, though a second try succeed.
+func (j *Journal) store(g *group, value []byte) error {
+	err := j.head.append(g.first, g.next(), value)
+	if errors.Is(err, errHeadFull) { // Run is late
+		if err := j.flush(); err != nil {
+			return err
+		}
+		err = j.head.append(g.first, g.next(), value)
+	}
+	if err != nil {
+		return j.fail(err)
+	}
+	return nil
 }
 
 // encode makes groups of at most about maxGroup bytes.
@@ -236,15 +251,6 @@ func (j *Journal) refuse(err error) error {
 	return err
 }
 
-// commit runs one synced transaction. Its failure leaves the journal in doubt
-// for good: what the kernel dropped is gone, though a second sync succeed.
-func (j *Journal) commit(do func(*badger.Txn) error) error {
-	if err := j.db.Update(do); err != nil {
-		return j.fail(err)
-	}
-	return nil
-}
-
 func (j *Journal) fail(err error) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -265,16 +271,18 @@ func (j *Journal) inBackground() error {
 
 // apply takes a stored group into memory: after its commit, and again when it
 // is replayed.
-func (j *Journal) apply(g *group, bytes int) {
+func (j *Journal) apply(g *group, value []byte) {
 	j.windows.add(g)
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.tail.add(g, bytes)
+	j.tail.add(g, len(value))
+	j.tail.groups = append(j.tail.groups, encoded{g.first, value})
 	j.recent.add(g)
+	j.recent.shrink(j.checkpoint.next)
 	j.next = g.next()
 	j.stats.Appended += uint64(len(g.readings))
 	j.stats.Groups++
-	j.stats.Bytes += uint64(bytes)
+	j.stats.Bytes += uint64(len(value))
 }
 
 // Recall implements [batching.Journal]: it looks among the last 512 packets of
@@ -325,7 +333,7 @@ func (j *Journal) SkipTo(next uint64) error {
 	c := j.checkpoint
 	c.next = next
 	incarnation := newIncarnation()
-	if err := j.commit(func(txn *badger.Txn) error {
+	if err := j.db.Update(func(txn *badger.Txn) error {
 		if next > from {
 			gap := binary.BigEndian.AppendUint64(nil, from)
 			if err := txn.Set(seqKey(prefixGap, next), gap); err != nil {
@@ -337,7 +345,7 @@ func (j *Journal) SkipTo(next uint64) error {
 		}
 		return txn.Set([]byte(metaIncarnation), incarnation[:])
 	}); err != nil {
-		return err
+		return j.fail(err)
 	}
 	j.windows.stored(next)
 	j.mu.Lock()

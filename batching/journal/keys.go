@@ -24,6 +24,7 @@ const (
 const (
 	metaVersion     = "mversion"
 	metaIncarnation = "mincarnation"
+	metaHead        = "mhead"
 	metaCheckpoint  = "mcheckpoint"
 	metaTrimmed     = "mtrimmed"
 )

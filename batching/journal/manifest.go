@@ -180,11 +180,7 @@ func replaceFile(name string, b []byte) error {
 	if err := os.Rename(name+".new", name); err != nil {
 		return err
 	}
-	dir, err := os.Open(filepath.Dir(name))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return syncDir(filepath.Dir(name))
 }
 
 // orphans returns an error when dir holds tables although it has no manifest,

@@ -2,6 +2,7 @@ package journal
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -64,6 +65,9 @@ func open(dir string, opt Options) (*Journal, error) {
 		err = j.Check(context.Background())
 	}
 	if err != nil {
+		if j.head != nil {
+			err = errors.Join(err, j.head.close())
+		}
 		return nil, errors.Join(err, db.Close())
 	}
 	return j, nil
@@ -131,7 +135,12 @@ func makeDir(dir string) error {
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return err
 	}
-	f, err := os.Open(parent)
+	return syncDir(parent)
+}
+
+// syncDir makes the names in dir durable.
+func syncDir(dir string) error {
+	f, err := os.Open(dir)
 	if err != nil {
 		return err
 	}
@@ -157,11 +166,11 @@ func (j *Journal) load() error {
 
 // loadMeta reads the meta keys, or writes those of a new journal.
 func (j *Journal) loadMeta() (fresh bool, err error) {
-	var version, incarnation, check, trimmed []byte
+	var version, incarnation, head, check, trimmed []byte
 	empty := true
 	err = j.db.View(func(txn *badger.Txn) error {
 		for key, to := range map[string]*[]byte{
-			metaVersion: &version, metaIncarnation: &incarnation, metaCheckpoint: &check, metaTrimmed: &trimmed,
+			metaVersion: &version, metaIncarnation: &incarnation, metaHead: &head, metaCheckpoint: &check, metaTrimmed: &trimmed,
 		} {
 			item, err := txn.Get([]byte(key))
 			if errors.Is(err, badger.ErrKeyNotFound) {
@@ -191,8 +200,11 @@ func (j *Journal) loadMeta() (fresh bool, err error) {
 		return false, fmt.Errorf("%w: no format version", ErrCorrupt)
 	case binary.BigEndian.Uint32(version) > Format:
 		return false, fmt.Errorf("%w: format %d, this one knows %d", ErrNewer, binary.BigEndian.Uint32(version), Format)
-	case len(incarnation) != len(j.incarnation) || len(trimmed) != 8:
+	case len(incarnation) != len(j.incarnation) || len(head) != headID || len(trimmed) != 8:
 		return false, fmt.Errorf("%w: meta keys", ErrCorrupt)
+	}
+	if j.head, err = openHead(j.disk.dir, [headID]byte(head)); err != nil {
+		return false, err
 	}
 	copy(j.incarnation[:], incarnation)
 	j.first = binary.BigEndian.Uint64(trimmed) + 1
@@ -202,7 +214,17 @@ func (j *Journal) loadMeta() (fresh bool, err error) {
 	return false, err
 }
 
+// create makes the head, then the meta keys that say so.
 func (j *Journal) create() error {
+	var id [headID]byte
+	_, _ = rand.Read(id[:]) // it never fails
+	err := createHead(j.disk.dir)
+	if err == nil {
+		j.head, err = openHead(j.disk.dir, id)
+	}
+	if err != nil {
+		return err
+	}
 	j.incarnation = newIncarnation()
 	j.first, j.next = 1, 1
 	j.checkpoint = checkpoint{next: 1, received: math.MinInt64}
@@ -211,6 +233,7 @@ func (j *Journal) create() error {
 		return errors.Join(
 			txn.Set([]byte(metaVersion), binary.BigEndian.AppendUint32(nil, Format)),
 			txn.Set([]byte(metaIncarnation), j.incarnation[:]),
+			txn.Set([]byte(metaHead), id[:]),
 			txn.Set([]byte(metaCheckpoint), encodeCheckpoint(j.checkpoint)),
 			txn.Set([]byte(metaTrimmed), make([]byte, 8)))
 	})
@@ -250,35 +273,12 @@ func (j *Journal) loadSegments() error {
 
 // replay takes in the groups above the checkpoint as Append did.
 func (j *Journal) replay() error {
-	done := false
-	for !done {
-		var batch []*group
-		var sizes []int
-		err := j.db.View(func(txn *badger.Txn) error {
-			done = true
-			return groupsFrom(txn, j.next, func(g *group, size int) error {
-				batch, sizes = append(batch, g), append(sizes, size)
-				if len(batch) == 256 {
-					done = false
-					return errStop
-				}
-				return nil
-			})
-		})
-		if err != nil {
-			return err
-		}
-		for i, g := range batch {
-			if g.first != j.next {
-				return fmt.Errorf("%w: group %d where %d belongs", ErrCorrupt, g.first, j.next)
-			}
-			j.apply(g, sizes[i])
-		}
-		if j.tail.count() >= flushSize {
-			if err := j.flush(); err != nil {
-				return err
-			}
-		}
+	groups, err := j.head.load(j.next)
+	if err != nil {
+		return err
+	}
+	for i := range groups {
+		j.apply(groups[i].group, groups[i].value)
 	}
 	j.stats = Stats{}
 	return nil

@@ -122,24 +122,61 @@ func (j *Journal) Read(from uint64, limit int) ([]reading.Reading, error) {
 		return nil, nil
 	}
 	j.mu.RLock()
-	first, next := j.first, j.next
-	from = max(from, first)
-	rs, hit := j.recent.read(make([]reading.Reading, 0, room(from, next, limit)), from, limit)
+	from, next := max(from, j.first), j.next
 	j.mu.RUnlock()
-	if hit || from >= next {
-		return rs, nil
-	}
-	err := j.view(func(txn *badger.Txn) error {
-		return readSpan(txn, from, next, func(r *reading.Reading) bool {
-			rs = append(rs, *r)
-			return len(rs) < limit
-		})
+	rs := make([]reading.Reading, 0, room(from, next, limit))
+	err := j.span(from, next, func(r *reading.Reading) bool {
+		rs = append(rs, *r)
+		return len(rs) < limit
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read from %d: %w", from, err)
 	}
 	return rs, nil
 }
+
+// span calls do with the readings of [from, until) until it returns false:
+// from the store up to where memory begins, then from memory. What memory
+// drops meanwhile is in the store by then.
+func (j *Journal) span(from, until uint64, do func(*reading.Reading) bool) error {
+	for from < until {
+		j.mu.RLock()
+		stored := min(until, j.recent.first(j.next))
+		groups := j.recent.from(from, spanGroups)
+		j.mu.RUnlock()
+		if from < stored {
+			more := true
+			err := j.view(func(txn *badger.Txn) error {
+				return readSpan(txn, from, stored, func(r *reading.Reading) bool {
+					more = do(r)
+					return more
+				})
+			})
+			if err != nil || !more {
+				return err
+			}
+			from = stored
+			continue
+		}
+		if len(groups) == 0 {
+			return nil
+		}
+		for _, g := range groups {
+			for i := range g.readings {
+				switch r := &g.readings[i]; {
+				case r.Seq < from:
+				case r.Seq >= until || !do(r):
+					return nil
+				}
+			}
+			from = g.next()
+		}
+	}
+	return nil
+}
+
+// spanGroups is how many groups span takes from memory at a time.
+const spanGroups = 256
 
 // room returns how many readings [from, next) may give, at most limit.
 func room(from, next uint64, limit int) int {
@@ -179,10 +216,10 @@ func (j *Journal) fetch(es []entry) ([]reading.Reading, error) {
 		if seq < first || seq >= next {
 			continue
 		}
-		if one, hit := j.recent.read(nil, seq, 1); !hit {
+		if seq < j.recent.first(next) {
 			missing = append(missing, i)
-		} else if len(one) == 1 && one[0].Seq == seq {
-			rs[i] = one[0]
+		} else if gs := j.recent.from(seq, 1); len(gs) == 1 && gs[0].first <= seq {
+			rs[i] = gs[0].readings[seq-gs[0].first]
 		}
 	}
 	j.mu.RUnlock()

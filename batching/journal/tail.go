@@ -10,14 +10,21 @@ import (
 	"github.com/hedgerow-iot/hedgerow/batching"
 )
 
-// A tail is the part of the journal that is not in the indexes yet: what they
-// will hold, in memory. Its groups are on disk.
+// A tail is the part of the journal that is not in the store yet: its groups,
+// which are in the head, and what the indexes will hold of them.
 type tail struct {
 	segment
+	groups []encoded
 	series map[series][]entry
 	keys   map[[16]byte][]keyed
 	// latest is the highest received time of a packet with a key.
 	latest int64
+}
+
+// An encoded is the value of a group.
+type encoded struct {
+	first uint64
+	value []byte
 }
 
 // A keyed is one packet in the window of its sender.
@@ -96,8 +103,7 @@ func (t *tail) index(yield func(key, value []byte) error) error {
 	return nil
 }
 
-// A writer cuts many small changes into synced transactions small enough not
-// to hold up an append that waits behind one.
+// A writer cuts many small changes into synced transactions that badger takes.
 type writer struct {
 	db    *badger.DB
 	txn   *badger.Txn
@@ -106,7 +112,7 @@ type writer struct {
 }
 
 const (
-	writerBytes = 128 << 10
+	writerBytes = 512 << 10
 	writerCount = 2048
 )
 

@@ -139,8 +139,7 @@ const indexTimes = 2
 
 // reclaim makes the store give back what was dropped, when the journal is near
 // its cap: badger merges tables at leisure, and until then a deletion takes
-// space. Appends wait while the memory table, which holds the deletions, is
-// written out.
+// space.
 func (j *Journal) reclaim(idle bool) error {
 	free, used, err := j.disk.figures(false)
 	if err != nil || free < lowMark {
@@ -168,8 +167,6 @@ func (j *Journal) reclaim(idle bool) error {
 // writeOut has badger turn its memory table into a table. That it does when a
 // prefix is dropped, and only when a key has it.
 func (j *Journal) writeOut() error {
-	j.appendMu.Lock()
-	defer j.appendMu.Unlock()
 	j.indexMu.Lock()
 	defer j.indexMu.Unlock()
 	j.dropped = 0

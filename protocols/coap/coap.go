@@ -151,7 +151,7 @@ func (s *Server) Run(ctx context.Context) error {
 		}
 		c := newSocket(s, u.WriteToUDPAddrPort)
 		g.Go(func() error {
-			defer close(c.submitted)
+			defer c.queue.close()
 			return s.serve(ctx, c, u)
 		})
 		g.Go(func() error {

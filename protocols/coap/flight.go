@@ -17,6 +17,16 @@ type pending struct {
 	settled bool // an empty ACK was sent; guarded by flight.mu
 }
 
+// resolved tells whether the readings are durable or refused.
+func (p *pending) resolved() bool {
+	select {
+	case <-p.receipt.Done():
+		return true
+	default:
+		return false
+	}
+}
+
 // A flight holds the requests in flight of all sockets and their bounds.
 type flight struct {
 	maxEndpoints int

@@ -128,7 +128,7 @@ func FuzzReceive(f *testing.F) {
 	f.Fuzz(func(t *testing.T, in []byte) {
 		w := newWire(t, &memory{})
 		w.receive(in, remote)
-		close(w.submitted)
+		w.queue.close()
 		w.answerAll()
 		w.s.reading.Wait()
 		if n := w.s.stats.panics.Load(); n != 0 {

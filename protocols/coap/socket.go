@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,14 +36,82 @@ const (
 // A socket is one UDP socket's half that writes, and what waits for answers
 // on it. receive is called by the goroutine that reads.
 type socket struct {
-	s         *Server
-	write     func([]byte, netip.AddrPort) (int, error)
-	mid       atomic.Uint32 // last message id of ours
-	submitted chan *pending // to answerAll, in the order of submission; the reader closes it
-	out       []byte        // the reader's space for an answer
+	s     *Server
+	write func([]byte, netip.AddrPort) (int, error)
+	mid   atomic.Uint32 // last message id of ours
+	queue queue
+	out   []byte // the reader's space for an answer
 
 	mu       sync.Mutex // guards separate
 	separate map[ending]*separate
+}
+
+// A queue holds what waits for its receipt, in the order of submission. It is
+// bounded by what a flight admits. Nobody is woken for what joins a queue that
+// is not empty: the receipts of one commit are resolved together, and the
+// answerer looks again then.
+type queue struct {
+	wake chan struct{} // capacity 1: the queue is no longer empty, or closed
+
+	mu      sync.Mutex // guards what follows
+	waiting []*pending
+	closed  bool // nothing joins any more
+}
+
+// join appends p.
+func (q *queue) join(p *pending) {
+	q.mu.Lock()
+	q.waiting = append(q.waiting, p)
+	first := len(q.waiting) == 1
+	q.mu.Unlock()
+	if first {
+		q.signal()
+	}
+}
+
+func (q *queue) close() {
+	q.mu.Lock()
+	q.closed = true
+	q.mu.Unlock()
+	q.signal()
+}
+
+func (q *queue) signal() {
+	select {
+	case q.wake <- struct{}{}:
+	default:
+	}
+}
+
+// front returns the oldest, or nil, and whether another may come.
+func (q *queue) front() (p *pending, open bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.waiting) > 0 {
+		p = q.waiting[0]
+	}
+	return p, !q.closed
+}
+
+// take removes those in front whose receipts are resolved and appends them to
+// done.
+func (q *queue) take(done []*pending) []*pending {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	n := 0
+	for n < len(q.waiting) && q.waiting[n].resolved() {
+		n++
+	}
+	done = append(done, q.waiting[:n]...)
+	q.waiting = slices.Delete(q.waiting, 0, n)
+	return done
+}
+
+// all returns what waits.
+func (q *queue) all() []*pending {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return slices.Clone(q.waiting)
 }
 
 // An ending is what an empty ACK or RST says about a message of ours.
@@ -62,8 +131,8 @@ type separate struct {
 func newSocket(s *Server, write func([]byte, netip.AddrPort) (int, error)) *socket {
 	c := &socket{
 		s: s, write: write,
-		submitted: make(chan *pending, maxPending), // every admitted request fits
-		separate:  make(map[ending]*separate),
+		queue:    queue{wake: make(chan struct{}, 1)},
+		separate: make(map[ending]*separate),
 	}
 	c.mid.Store(rand.Uint32())
 	return c
@@ -151,7 +220,7 @@ func (c *socket) submit(req *request, data []byte, m protocols.Message) (a answe
 		return failure(err), true
 	}
 	handed = true
-	c.submitted <- p // never blocks: the channel holds all that can be admitted
+	c.queue.join(p)
 	return answer{}, false
 }
 
@@ -163,19 +232,25 @@ func endpointKey(addr netip.AddrPort) [16]byte {
 // answerAll answers submitted requests as their receipts resolve, until the
 // reader has ended and nothing waits, or drainTime after the reader ended.
 func (c *socket) answerAll() {
-	var waiting []*pending // in the order of submission
+	var done []*pending
 	var out []byte
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
 	ticking := true // an idle gateway sleeps
-	submitted := c.submitted
 	var deadline <-chan time.Time
-	for submitted != nil || len(waiting) > 0 {
-		var done <-chan struct{}
-		if len(waiting) > 0 {
-			done = waiting[0].receipt.Done()
+	for {
+		first, open := c.queue.front()
+		if !open && deadline == nil {
+			deadline = time.After(drainTime)
 		}
-		if busy := len(waiting) > 0 || c.separates() > 0; busy != ticking {
+		var resolved <-chan struct{}
+		switch {
+		case first != nil:
+			resolved = first.receipt.Done()
+		case !open:
+			return
+		}
+		if busy := first != nil || c.separates() > 0; busy != ticking {
 			if ticking = busy; busy {
 				ticker.Reset(tick)
 			} else {
@@ -183,22 +258,18 @@ func (c *socket) answerAll() {
 			}
 		}
 		select {
-		case p, ok := <-submitted:
-			if !ok {
-				submitted = nil
-				deadline = time.After(drainTime)
-				continue
+		case <-c.queue.wake:
+		case <-resolved:
+			done = c.queue.take(done[:0])
+			for _, p := range done {
+				out = c.finish(out, p)
 			}
-			waiting = append(waiting, p)
-		case <-done:
-			out = c.finish(out, waiting[0])
-			waiting[0] = nil
-			waiting = waiting[1:]
+			clear(done)
 		case now := <-ticker.C:
-			c.acknowledge(waiting, now)
+			c.acknowledge(c.queue.all(), now)
 			c.retransmit(now)
 		case <-deadline:
-			for _, p := range waiting {
+			for _, p := range c.queue.all() {
 				c.s.flight.leave(p)
 			}
 			return

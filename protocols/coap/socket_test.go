@@ -29,7 +29,7 @@ func inBubble(t *testing.T, m *memory, f func(t *testing.T, w *wire)) {
 		}()
 		f(t, w)
 		m.release()
-		close(w.submitted)
+		w.queue.close()
 		<-ended
 		if pending, endpoints := w.s.flight.size(); pending != 0 || endpoints != 0 {
 			t.Errorf("%d requests of %d endpoints are left", pending, endpoints)
@@ -259,7 +259,7 @@ func TestRefusedReceiptIsAnsweredBusy(t *testing.T) {
 		p := &pending{arrived: time.Now(), receipt: r}
 		p.typ = message.Confirmable
 		w.s.flight.enter(p)
-		w.submitted <- p
+		w.queue.join(p)
 		resolve(0, batching.ErrBusy)
 		if got := w.one(t); got.Code != codes.ServiceUnavailable {
 			t.Errorf("answered %v, want 5.03", got.Code)
@@ -407,7 +407,7 @@ func TestAnswererGivesUpOnAReceiptThatNeverResolves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWire(t, &memory{hold: true})
 		w.receive(build(t, codes.PUT, temp, "1", non), remote)
-		close(w.submitted)
+		w.queue.close()
 		began := time.Now()
 		w.answerAll()
 		if took := time.Since(began); took != drainTime {
@@ -454,11 +454,11 @@ func TestSeparateAnswersKeepWithinTheBound(t *testing.T) {
 				w.s.flight.enter(p)
 				done := make(chan struct{})
 				go func() { w.answerAll(); close(done) }()
-				w.submitted <- p
+				w.queue.join(p)
 				time.Sleep(2 * time.Second)
 				resolve(0, tt.err)
 				time.Sleep(2 * time.Minute)
-				close(w.submitted)
+				w.queue.close()
 				<-done
 				if bytes > amplification*len(req) || answers > tt.times || answers == 0 {
 					t.Errorf("%d bytes in %d answers to a request of %d", bytes, answers, len(req))

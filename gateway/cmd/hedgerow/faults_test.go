@@ -78,8 +78,8 @@ func TestFailedSyncEndsTheProcessAndLosesNothing(t *testing.T) {
 	b.kill()
 
 	trace := filepath.Join(t.TempDir(), "trace")
-	b.wrap = []string{"strace", "-f", "-qq", "-o", trace, "-e", "trace=fsync,fdatasync,msync",
-		"-e", "inject=fsync,fdatasync,msync:error=EIO:when=60+"}
+	b.wrap = []string{"strace", "-f", "-qq", "-o", trace, "-e", "trace=fsync,fdatasync,msync,pwrite64",
+		"-e", "inject=fsync,fdatasync,msync,pwrite64:error=EIO:when=60+"}
 	b.launch()
 	b.await("a listener", 20*time.Second, func() bool {
 		c, err := net.Dial("tcp", b.mqtt)
