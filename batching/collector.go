@@ -7,37 +7,30 @@ import (
 	"time"
 )
 
-// When the previous group held more packets than loaded, the next one waits
-// for company: until as many have come again, but no more than enough, at
-// which one commit is shared well and waiting would only leave the disk idle.
-const (
-	lingerLoaded = 3
-	lingerEnough = 64
-)
-
 // collect commits one group after the other until the inbox is closed and
 // empty, or ctx ends.
 func (s *Stage) collect(ctx context.Context) error {
 	s.count.running.Store(true)
 	defer s.count.running.Store(false)
 	defer s.seal.intakeOver()
-	enough := 1
-	for s.await(ctx, enough) {
+	var c company
+	last := time.Now()
+	for s.await(ctx, &c) {
 		g := s.inbox.take()
 		if err := s.commit(g); err != nil {
 			return err
 		}
-		enough = 1
-		if n := len(g.packets); n > lingerLoaded {
-			enough = min(n, lingerEnough)
-		}
+		now := time.Now()
+		c.came(len(g.packets), now.Sub(last))
+		last = now
 	}
 	return nil
 }
 
 // await blocks until the oldest group should be committed. It returns false
 // when there is none and the inbox is closed, or when ctx ends.
-func (s *Stage) await(ctx context.Context, enough int) bool {
+func (s *Stage) await(ctx context.Context, c *company) bool {
+	enough, most := c.await(s.cfg.Linger)
 	linger := time.NewTimer(time.Hour)
 	defer linger.Stop()
 	for ctx.Err() == nil {
@@ -49,11 +42,11 @@ func (s *Stage) await(ctx context.Context, enough int) bool {
 		case ok && now:
 			return true
 		case ok:
-			if wait = s.cfg.Linger - time.Since(since); wait <= 0 {
+			if wait = most - time.Since(since); wait <= 0 {
 				return true
 			}
 		case enough > 1:
-			wait = s.cfg.Linger // the first packet of a group is not worth a wake-up
+			wait = most // the first packet of a group is not worth a wake-up
 		}
 		linger.Reset(wait)
 		select {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -158,14 +159,14 @@ func TestCopyIsRecognisedAcrossACommit(t *testing.T) {
 
 func TestIdlePacketIsCommittedAtOnce(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		r := newRig(t, func(c *Config) { c.Linger = time.Minute })
-		for range 5 {
+		r := newRig(t, func(c *Config) { c.Linger = 5 * time.Millisecond })
+		for range 100 {
 			begin := time.Now()
 			<-r.submit("x").Done()
 			if d := time.Since(begin); d != 0 {
 				t.Errorf("waited %v for company", d)
 			}
-			<-time.After(time.Millisecond)
+			<-time.After(10 * time.Millisecond)
 		}
 		r.end()
 	})
@@ -173,33 +174,28 @@ func TestIdlePacketIsCommittedAtOnce(t *testing.T) {
 
 func TestPacketLingersOnlyUnderLoad(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		r := newRig(t, func(c *Config) { c.Linger = 5 * time.Millisecond })
-		load := func() {
-			r.j.delay = 20 * time.Millisecond
-			r.submit("first")
-			synctest.Wait()
-			recs := r.submitMany(10) // all in the next group
-			<-recs[9].Done()
-			r.j.delay = 0
-			synctest.Wait()
+		const linger = 5 * time.Millisecond
+		r := newRig(t, func(c *Config) { c.Linger = linger })
+		var wg sync.WaitGroup
+		for range 500 {
+			begin, rec := time.Now(), r.submit("x")
+			wg.Go(func() {
+				<-rec.Done()
+				if d := time.Since(begin); d > linger {
+					t.Errorf("waited %v for company, want at most %v", d, linger)
+				}
+			})
+			<-time.After(time.Millisecond)
 		}
-		load()
+		wg.Wait()
+		if n := len(r.j.groups); n < 80 || n > 150 {
+			t.Errorf("500 packets in %d groups, want about 100", n)
+		}
+		<-time.After(time.Second)
 		begin := time.Now()
 		<-r.submit("alone").Done()
-		if d := time.Since(begin); d != 5*time.Millisecond {
-			t.Errorf("after a group of 10 a packet waited %v for company, want 5ms", d)
-		}
-		begin = time.Now()
-		<-r.submit("alone again").Done()
 		if d := time.Since(begin); d != 0 {
-			t.Errorf("after a group of 1 a packet waited %v, want 0", d)
-		}
-		load()
-		begin = time.Now()
-		recs := r.submitMany(10)
-		<-recs[9].Done()
-		if d := time.Since(begin); d != 0 {
-			t.Errorf("10 packets after a group of 10 waited %v, want 0", d)
+			t.Errorf("a lone packet waited %v", d)
 		}
 		r.end()
 	})
