@@ -5,7 +5,7 @@ import "time"
 const (
 	companyMost = 64                    // at which one commit is shared well, and waiting would leave the disk idle
 	companyRare = 20 * time.Millisecond // an interval of this or more
-	companyTry  = 64                    // so many commits after which one more packet is waited for
+	companyTry  = 256                   // so many commits after which one more packet is waited for
 	companyOver = 4                     // so many groups the interval is averaged over
 )
 
