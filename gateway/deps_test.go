@@ -40,7 +40,7 @@ func edges() map[string]row {
 	return map[string]row{
 		"batching/reading": {"", ""},
 		"ledger/stardust":  {"", crypto},
-		"powfarm/curl":     {"", ""},
+		"powfarm/curl":     {"", sys},
 
 		"ledger/network": {"ledger/stardust", crypto},
 		"ledger":         {"ledger/stardust ledger/network powfarm/curl", crypto},

@@ -117,6 +117,15 @@ func newFarm(cfg Config, kernels []curl.Kernel, log *slog.Logger) (*Farm, error)
 	return f, nil
 }
 
+// Kernels returns the names of the kernels that this machine can run, fastest
+// first.
+func Kernels() (names []string) {
+	for _, k := range curl.Kernels() {
+		names = append(names, k.Name())
+	}
+	return names
+}
+
 // choose returns the kernel with this name, or the first that works.
 func choose(name string, kernels []curl.Kernel, log *slog.Logger) (curl.Kernel, error) {
 	var names []string

@@ -31,7 +31,7 @@ type Searcher interface {
 
 // Kernels returns the kernels that this machine can run, fastest first. The
 // last one is the portable one, named "go".
-func Kernels() []Kernel { return []Kernel{goKernel{}} }
+func Kernels() []Kernel { return append(vectorKernels(), goKernel{}) }
 
 // errSelfTest is what a kernel's failed self-test wraps.
 var errSelfTest = errors.New("kernel computes wrong hashes")

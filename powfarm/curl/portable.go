@@ -120,7 +120,7 @@ func (s *goSearcher) next() (hits uint64) {
 func (s *goSearcher) step() {
 	if s.batch == batches {
 		s.batch = 0
-		s.nextBase()
+		nextBase(s.base[2:])
 	}
 	if s.batch == 0 {
 		s.expand()
@@ -174,7 +174,7 @@ func (s *goSearcher) advance() {
 	for i := range s.count {
 		s.count[i] = (s.count[i] + 1) % 3
 		from := &s.early[s.count[i]]
-		at := firstReached(nonceStart + i)
+		at := firstReached(nonceStart+i, firstRounds)
 		n := copy(s.start[at:min(at+reach, stateTrits)], from[at:])
 		copy(s.start[:reach-n], from[:])
 		if s.count[i] != 0 {
@@ -183,40 +183,45 @@ func (s *goSearcher) advance() {
 	}
 }
 
-// nextBase counts bytes 2 to 7 on by one.
-func (s *goSearcher) nextBase() {
-	for i := 2; i < len(s.base); i++ {
-		if s.base[i] < maxByte {
-			s.base[i]++
+// nextBase counts the bytes on by one.
+func nextBase(base []int8) {
+	for i := range base {
+		if base[i] < maxByte {
+			base[i]++
 			return
 		}
-		s.base[i] = -maxByte
+		base[i] = -maxByte
 	}
 }
 
 // nonce returns the nonce that a lane of the current batch tries.
 func (s *goSearcher) nonce(lane int) uint64 {
-	first, weight := 0, 1
-	for _, c := range s.count {
-		first += (int(c) - 1) * weight
-		weight *= 3
-	}
-	n := [8]byte{byte(first), byte(laneByte(lane))}
+	n := [8]byte{byte(counted(s.count)), byte(laneByte(lane))}
 	for i := 2; i < len(n); i++ {
 		n[i] = byte(s.base[i])
 	}
 	return binary.LittleEndian.Uint64(n[:])
 }
 
+// counted returns the nonce byte that the counters make.
+func counted(count [counters]uint8) (v int8) {
+	weight := int8(1)
+	for _, c := range count {
+		v += (int8(c) - 1) * weight
+		weight *= 3
+	}
+	return v
+}
+
 // laneByte is byte 1 of the nonces that a lane tries.
 func laneByte(lane int) int8 { return int8(lane - lanes/2) }
 
-// firstReached returns the first of the reach trits (modulo the state's
-// length) that depend on trit p after the first rounds: what depends on trit
-// q after one round is -2q-1 and -2q, because 364 is -1/2.
-func firstReached(p int) int {
+// firstReached returns the first of the trits (modulo the state's length) that
+// depend on trit p after so many rounds: what depends on trit q after one
+// round is -2q-1 and -2q, because 364 is -1/2.
+func firstReached(p, rounds int) int {
 	lo, hi := p, p
-	for range firstRounds {
+	for range rounds {
 		lo, hi = -2*hi-1, -2*lo
 	}
 	return (lo%stateTrits + stateTrits) % stateTrits
