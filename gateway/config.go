@@ -141,8 +141,9 @@ type PowfarmConfig struct {
 	// Worker threads. auto leaves intake a core; 0 is none, and readings then
 	// stay batched.
 	Workers AutoInt `yaml:"workers" min:"0" max:"1024"`
-	// Search kernel. auto takes the fastest this machine can run.
-	Kernel string `yaml:"kernel" oneof:"auto go"`
+	// Search kernel. auto takes the fastest this machine can run; go runs
+	// everywhere.
+	Kernel string `yaml:"kernel" oneof:"auto avx512 avx2 go"`
 	// How old the parents of a block may grow while its nonce is searched.
 	TipRefresh Duration `yaml:"tip_refresh" min:"50ms" max:"10m"`
 }

@@ -14,6 +14,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/hedgerow-iot/hedgerow/powfarm"
 )
 
 // maxConfig bounds a configuration file, in bytes.
@@ -79,6 +81,7 @@ func (d *decoder) finish(c *Config, set []string, base string) {
 	}
 	d.bounds(c)
 	d.names(c)
+	d.kernel(c)
 	d.listeners(c)
 	d.resolve(c, base)
 }
@@ -165,6 +168,14 @@ func (d *decoder) names(c *Config) {
 	}
 	if c.API.Token.Scheme == "" {
 		d.refuse("api.token", "is empty; it takes file:PATH, env:NAME or credential:NAME")
+	}
+}
+
+// kernel refuses one that this machine cannot run.
+func (d *decoder) kernel(c *Config) {
+	usable := append([]string{powfarm.AutoKernel}, powfarm.Kernels()...)
+	if !slices.Contains(usable, c.Powfarm.Kernel) {
+		d.refuse("powfarm.kernel", "%s does not run on this machine; usable are %s", clip(c.Powfarm.Kernel), strings.Join(usable, ", "))
 	}
 }
 
