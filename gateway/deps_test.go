@@ -63,7 +63,7 @@ func edges() map[string]row {
 			"batching batching/reading batching/journal powfarm " +
 			"ledger ledger/stardust ledger/network ledger/store ledger/api",
 			"github.com/goccy/go-yaml " + sys + " " + sync},
-		"gateway/cmd/hedgerow": {"gateway batching batching/reading ledger ledger/stardust ledger/network ledger/store",
+		"gateway/cmd/hedgerow": {"gateway batching batching/reading ledger ledger/stardust ledger/network ledger/store powfarm/curl",
 			"github.com/alecthomas/kong " + sync + " " + sys},
 	}
 }

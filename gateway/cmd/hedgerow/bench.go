@@ -17,6 +17,7 @@ import (
 type benchCmd struct {
 	Disk   benchDiskCmd   `cmd:"" help:"Measure how fast and how evenly a disk syncs."`
 	Ingest benchIngestCmd `cmd:"" help:"Measure a whole gateway in this process, with clients over loopback."`
+	Pow    benchPowCmd    `cmd:"" help:"Measure the proof-of-work kernels of this machine."`
 	Attach benchAttachCmd `cmd:"" help:"Measure batches sealed, proven and attached, and the ledger alone."`
 }
 
