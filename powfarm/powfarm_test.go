@@ -181,6 +181,8 @@ type count struct {
 }
 
 func (*count) Name() string { return "count" }
+func (c *count) NewScorer() curl.Scorer { return nil }
+
 func (c *count) NewSearcher() curl.Searcher {
 	return &counter{c: c, real: curl.Kernels()[0].NewSearcher()}
 }

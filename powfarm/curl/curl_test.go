@@ -281,6 +281,7 @@ type liar struct{ Searcher }
 func (liar) Name() string                { return "liar" }
 func (l liar) NewSearcher() Searcher     { return l }
 func (liar) Reset([32]byte, int, uint64) {}
+func (liar) NewScorer() Scorer           { return nil }
 func (liar) Batch() (uint64, bool, int)  { return 1, true, 64 }
 
 // blind finds nothing.

@@ -6,13 +6,15 @@ import (
 	"fmt"
 )
 
-// A Kernel is one way to search nonces, made for one kind of processor. Its
+// A Kernel is one way to hash many nonces at once, made for one kind of processor. Its
 // methods may be called concurrently; two are the same if == says so.
 type Kernel interface {
 	// Name returns the word by which configuration and metrics call it.
 	Name() string
 	// NewSearcher returns a searcher with its own state.
 	NewSearcher() Searcher
+	// NewScorer returns a scorer with its own state.
+	NewScorer() Scorer
 }
 
 // A Searcher tries nonces. It belongs to one goroutine and may be used for

@@ -67,6 +67,7 @@ type goKernel struct{}
 
 func (goKernel) Name() string          { return "go" }
 func (goKernel) NewSearcher() Searcher { return new(goSearcher) }
+func (goKernel) NewScorer() Scorer     { return new(goScorer) }
 
 // goSearcher is the portable kernel's state.
 type goSearcher struct {

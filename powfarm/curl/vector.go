@@ -29,6 +29,7 @@ type vectorKernel struct {
 
 	once   sync.Once // makes what follows
 	tables []table
+	whole  table                            // the last one, when all trits are wanted
 	lanes  [][laneBytes * byteTrits]bitTrit // bytes 1 and 2 of the nonces, 64 lanes each
 	place  [stateTrits]int                  // of each trit after the shared rounds, in words
 }
@@ -101,6 +102,7 @@ func (k *vectorKernel) plan() {
 		}
 		k.tables = append(k.tables, k.way(power(j-k.fused), first, last, j < vectorRounds))
 	}
+	k.whole = k.way(1, 0, stateTrits-1, true)
 }
 
 // power returns (-2)^n modulo the length of the state.
@@ -233,15 +235,21 @@ func (s *vectorSearcher) expand() {
 	for v := range s.early {
 		for w := range s.k.words {
 			s.absorb(&a, int8(v)-1, w)
-			for range sharedRounds / 4 {
-				passTwo(&b, &a)
-				passTwo(&a, &b)
-			}
-			passTwo(&b, &a)
-			s.scatter(s.early[v], &b, w)
+			s.k.begin(s.early[v], &a, &b, w)
 		}
 	}
 	copy(s.start, s.early[0])
+}
+
+// begin computes the shared rounds of 64 lanes and puts them into their words
+// of dst.
+func (k *vectorKernel) begin(dst []uint64, a, b *bitState, w int) {
+	for range sharedRounds / 4 {
+		passTwo(b, a)
+		passTwo(a, b)
+	}
+	passTwo(b, a) // 6 is 4 + 2
+	k.scatter(dst, b, w)
 }
 
 // absorb sets a to the first state of 64 lanes, with the counters at counter.
@@ -266,10 +274,10 @@ func vectorLane(lane int) (lo, hi int8) {
 }
 
 // scatter puts a state of 64 lanes into its words of dst.
-func (s *vectorSearcher) scatter(dst []uint64, src *bitState, w int) {
+func (k *vectorKernel) scatter(dst []uint64, src *bitState, w int) {
 	for i, t := range src {
-		at := s.k.place[i] + w
-		dst[at], dst[at+s.k.words] = t.l, t.h
+		at := k.place[i] + w
+		dst[at], dst[at+k.words] = t.l, t.h
 	}
 }
 
@@ -297,4 +305,48 @@ func (s *vectorSearcher) nonce(lane int) uint64 {
 		n[i] = byte(s.base[i])
 	}
 	return binary.LittleEndian.Uint64(n[:])
+}
+
+func (k *vectorKernel) NewScorer() Scorer {
+	k.once.Do(k.plan)
+	return &vectorScorer{k: k, start: k.newState(), work: k.newState()}
+}
+
+// vectorScorer is a vector kernel's scorer.
+type vectorScorer struct {
+	k           *vectorKernel
+	a, b        bitState
+	start, work []uint64
+}
+
+func (s *vectorScorer) Zeros(out []int, works []Work) {
+	for len(works) > fewWorks {
+		n := min(len(works), 64*s.k.words)
+		s.score(out[:n], works[:n])
+		out, works = out[n:], works[n:]
+	}
+	scoreFew(out, works)
+}
+
+func (s *vectorScorer) score(out []int, works []Work) {
+	words := s.k.words
+	for w := 0; 64*w < len(works); w++ {
+		load(&s.a, works[64*w:min(64*w+64, len(works))])
+		s.k.begin(s.start, &s.a, &s.b, w)
+	}
+	src, last := s.start, len(s.k.tables)-1
+	for i := range s.k.tables {
+		t := &s.k.tables[i]
+		if i == last {
+			t = &s.k.whole
+		}
+		s.k.pass(&s.work[0], &src[0], &t.index[0], t.aside, t.loops)
+		src = s.work
+	}
+	for w := 0; 64*w < len(out); w++ {
+		count(out[64*w:min(64*w+64, len(out))], func(t int) uint64 {
+			at := slot(t)*2*words + w
+			return s.work[at] & s.work[at+words]
+		})
+	}
 }

@@ -33,7 +33,7 @@ func TestVectorPassesArePlainRounds(t *testing.T) {
 				l := r.Uint64()
 				states[w][i] = bitTrit{l, r.Uint64() | ^l}
 			}
-			s.scatter(s.start, &states[w], w)
+			k.scatter(s.start, &states[w], w)
 		}
 		src := s.start
 		for n, p := range k.tables {
