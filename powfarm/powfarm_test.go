@@ -180,7 +180,7 @@ type count struct {
 	here atomic.Int32
 }
 
-func (*count) Name() string { return "count" }
+func (*count) Name() string             { return "count" }
 func (c *count) NewScorer() curl.Scorer { return nil }
 
 func (c *count) NewSearcher() curl.Searcher {
