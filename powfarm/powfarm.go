@@ -346,7 +346,7 @@ type Stats struct {
 	Tries uint64 // nonces tried, for withdrawn jobs too
 	// ExpectedTries is what as many finds take on average. Tries divided by
 	// it tends to 1 whatever was withdrawn; if it does not, a kernel misses
-	// nonces. (Below 6 zeros it is more, as a batch is always finished.)
+	// nonces. (Below 8 zeros it is more, as a batch is always finished.)
 	ExpectedTries float64
 	Searching     time.Duration // time that workers spent, summed
 }

@@ -8,25 +8,35 @@ import (
 	"fmt"
 
 	"github.com/dgraph-io/badger/v4"
+
+	"github.com/hedgerow-iot/hedgerow/batching"
 )
 
 // Check reads the whole journal and returns nil when every group decodes,
 // their numbers have no gap but those that SkipTo made, and the indexes say
 // what the groups say. The error wraps [ErrCorrupt] and names the first
-// difference. Nothing is indexed or dropped meanwhile; Append waits only while
-// the head is read.
+// difference. Nothing is indexed or dropped meanwhile; Append waits while the
+// head is read, and again if it is full.
 func (j *Journal) Check(ctx context.Context) error {
+	j.life.RLock() // before indexMu, as everybody takes them
+	defer j.life.RUnlock()
 	j.appendMu.Lock()
 	j.indexMu.Lock()
 	defer j.indexMu.Unlock()
 	c := &checker{ctx: ctx, last: make(map[series]entry)}
 	j.mu.RLock()
+	closed := j.closed
 	c.first, c.indexed, c.segments = j.first, j.checkpoint.next, j.segments
 	j.mu.RUnlock()
-	err := j.checkHead(c.indexed)
+	var err error
+	if closed {
+		err = batching.ErrClosed
+	} else {
+		err = j.checkHead(c.indexed)
+	}
 	j.appendMu.Unlock()
 	if err == nil {
-		err = j.view(c.check)
+		err = j.db.View(c.check)
 	}
 	if err != nil {
 		return fmt.Errorf("check journal: %w", err)
@@ -43,7 +53,8 @@ func (j *Journal) checkHead(indexed uint64) error {
 	if n := len(groups); n > 0 {
 		indexed = groups[n-1].next
 	}
-	if next := j.Next(); indexed != next {
+	// A write that failed may have left one more than was acknowledged.
+	if next := j.Next(); indexed < next {
 		return bad("readings %d to %d are not in %s", indexed, next-1, j.head.path)
 	}
 	return nil

@@ -23,7 +23,7 @@
 //	l device 00 name                        newest entry of the series: seq(8) received(8)
 //	t first(8)                              segment: next(8) bytes(8) least received(8) latest(8)
 //	w sender(16) first(8)                   window: dedup keys of one sender, for 25 h
-//	m version                               format(4): 1
+//	m version                               format(4): 2
 //	m incarnation                           8 random bytes
 //	m head                                  16 random bytes: what records of the head begin with
 //	m checkpoint                            first number not indexed(8) latest received of a dedup key(8)

@@ -22,8 +22,8 @@ const (
 	// headBytes is the size of the head's file. A lone reading takes a block
 	// of it until it is indexed.
 	headBytes = 8 << 20
-	// headBlock is what a record begins on and takes whole: no write touches a
-	// block with a record that was acknowledged before.
+	// headBlock is what a record begins on and takes whole: no append touches a
+	// block with another record that is needed.
 	headBlock = 4096
 	headID    = 16
 	// headRecord is id(16) first(8) length(4) CRC-32C(4), then the value.
@@ -61,9 +61,19 @@ type record struct {
 	first, next uint64
 }
 
-// createHead makes the file anew and durable.
+// createHead makes the file of a new journal, durable. Records come into it
+// only after the store has been told of it, so a crash leaves zeros at most:
+// anything else belongs to a store that is lost, and ErrCorrupt says so.
 func createHead(dir string) error {
-	f, err := os.OpenFile(filepath.Join(dir, headName), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	name := filepath.Join(dir, headName)
+	b, err := os.ReadFile(name)
+	switch {
+	case err == nil && len(bytes.Trim(b, "\x00")) > 0:
+		return fmt.Errorf("%w: %s holds readings, but the store beside it is empty", ErrCorrupt, name)
+	case err != nil && !errors.Is(err, os.ErrNotExist):
+		return err
+	}
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
@@ -270,7 +280,7 @@ func (h *head) scan(f io.ReaderAt, from uint64) (found []held, err error) {
 			}
 		}
 		top := window[at-begin:][:headRecord]
-		length := int(binary.BigEndian.Uint32(top[24:]))
+		length := int(min(binary.BigEndian.Uint32(top[24:]), headBytes)) // too long for the file, whatever it says
 		next := at + recordSize(length)
 		if !bytes.Equal(top[:headID], h.id[:]) || next > headBytes {
 			at += headBlock

@@ -147,6 +147,61 @@ func TestDamagedHead(t *testing.T) {
 	}
 }
 
+// What the store knows of its head is in a memory table's log at first. When
+// that is lost, the journal is damaged and not new.
+func TestHeadBesideAnEmptyStoreIsKept(t *testing.T) {
+	dir := t.TempDir()
+	j := open0(t, dir, Options{})
+	for i := range 3 {
+		mustAppend(t, j, int64(i), pack(num("a", "x", int64(i))))
+	}
+	for _, tt := range []struct {
+		name  string
+		spoil func(t *testing.T, file string)
+		files string
+	}{
+		{"log missing", func(t *testing.T, file string) { check(t, os.Remove(file)) }, "*.mem"},
+		{"log damaged", flip(30), "*.mem"},
+		{"alone", func(t *testing.T, file string) { check(t, os.Remove(file)) }, "[^h]*"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			copied := killed(t, dir)
+			files, err := filepath.Glob(filepath.Join(copied, tt.files))
+			if check(t, err); len(files) == 0 {
+				t.Fatal("nothing to spoil")
+			}
+			for _, file := range files {
+				tt.spoil(t, file)
+			}
+			for range 2 { // the first try must not make the second succeed
+				if _, err := Open(copied, Options{Reserve: 1}); !errors.Is(err, ErrCorrupt) {
+					t.Fatalf("open = %v, want ErrCorrupt", err)
+				}
+			}
+			left := headIn(t, copied)
+			left.id = j.head.id
+			if found, err := left.read(1); err != nil || len(found) != 3 {
+				t.Errorf("%d groups left, %v", len(found), err)
+			}
+		})
+	}
+}
+
+func TestDamagedLengthIsNoLength(t *testing.T) {
+	for _, length := range []byte{0x80, 0x7f} { // the first is negative in 32 bits
+		h, dir := newHead(t)
+		next, value := groupOf(1, 10)
+		check(t, h.append(1, next, value))
+		f, err := os.OpenFile(filepath.Join(dir, headName), os.O_RDWR, 0)
+		check(t, err)
+		_, err = f.WriteAt([]byte{length, 0xff, 0xff, 0xff}, headID+8)
+		check(t, errors.Join(err, f.Close()))
+		if found, err := headIn(t, dir).load(1); err != nil || len(found) != 0 {
+			t.Errorf("%d groups, %v", len(found), err)
+		}
+	}
+}
+
 func flip(at int64) func(t *testing.T, file string) {
 	return func(t *testing.T, file string) {
 		f, err := os.OpenFile(file, os.O_RDWR, 0)

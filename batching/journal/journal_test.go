@@ -326,7 +326,7 @@ func TestOpenTellsVersionsAndDamage(t *testing.T) {
 		value     []byte
 		want      error
 	}{
-		{"newer", metaVersion, []byte{0, 0, 0, 2}, ErrNewer},
+		{"newer", metaVersion, []byte{0, 0, 0, Format + 1}, ErrNewer},
 		{"no version", metaVersion, []byte{}, ErrCorrupt},
 		{"checkpoint", metaCheckpoint, []byte{1}, ErrCorrupt},
 		{"segment", string(seqKey(prefixSegment, 1)), []byte{1}, ErrCorrupt},

@@ -200,6 +200,8 @@ func (j *Journal) loadMeta() (fresh bool, err error) {
 		return false, fmt.Errorf("%w: no format version", ErrCorrupt)
 	case binary.BigEndian.Uint32(version) > Format:
 		return false, fmt.Errorf("%w: format %d, this one knows %d", ErrNewer, binary.BigEndian.Uint32(version), Format)
+	case binary.BigEndian.Uint32(version) < Format:
+		return false, fmt.Errorf("journal of an earlier build: format %d, this one reads %d", binary.BigEndian.Uint32(version), Format)
 	case len(incarnation) != len(j.incarnation) || len(head) != headID || len(trimmed) != 8:
 		return false, fmt.Errorf("%w: meta keys", ErrCorrupt)
 	}
