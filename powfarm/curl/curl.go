@@ -2,9 +2,12 @@
 // digest and a nonce (TIP-5 coding), and the search for nonces whose hash
 // ends in zero trits.
 //
-// [Zeros] is what every nonce is checked with. A [Kernel] searches many nonces
-// at once; [Kernels] lists those that this machine can run. The package starts
-// no goroutine, knows nothing of blocks and scores, and imports nothing of ours.
+// [Zeros] is what every nonce is checked with. A [Kernel] hashes many nonces at
+// once, to search one or to score many that others found; [Kernels] lists those
+// that this machine can run. Assembly exists for amd64, written by gen.go; the
+// portable kernel serves everything else, and the build tag purego leaves no
+// other. The package starts no goroutine, knows nothing of blocks and scores,
+// and imports nothing of ours.
 package curl
 
 import "encoding/binary"
