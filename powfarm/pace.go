@@ -7,7 +7,10 @@ const (
 	paceWindow = 2 * time.Millisecond // how often a worker looks back
 	paceMost   = 50 * paceWindow      // the longest rest, however long a window took
 	paceClear  = 0.85                 // a worker that ran this much of a window was alone
-	paceLeast  = 0.1                  // a worker never rests more than nine parts in ten
+	paceLeast  = 0.1                  // a worker never rests more than nine parts in ten,
+	paceLater  = 0.3                  // and less when it has had something to do
+	paceBurst  = 10 * time.Second     // for so long,
+	paceIdle   = time.Second          // which ends when it has had nothing for this long
 	paceRise   = 0.05                 // what a clear window gives back
 	paceFall   = 0.7                  // what is left of the share after a crowded one
 )
@@ -20,13 +23,24 @@ const (
 //
 // It notices others by the processor time that the worker did not get, so it
 // needs to know nothing about them, and rests for a part of the time that
-// grows while they are there. Where a thread's processor time cannot be had
-// it never rests. The zero pacer is ready; one goroutine uses it.
+// grows while they are there. A burst has the processor nearly to itself; what
+// lasts must be proven as fast as it comes, or the backlog never ends. Where a
+// thread's processor time cannot be had it never rests. The zero pacer is
+// ready; one goroutine uses it.
 type pacer struct {
+	busy    time.Time     // since when the worker has had something to do
 	share   float64       // of its time that the worker searches; 0 before the first window
 	began   time.Time     // of the window
 	ran     time.Duration // processor time in it
 	entered time.Duration // processor time of the thread when the batch began
+}
+
+// idle notes that the worker had nothing to do from began until now. Between
+// two jobs that follow each other it is a moment, which does not count.
+func (p *pacer) idle(began, now time.Time) {
+	if now.Sub(began) >= paceIdle {
+		p.busy = now
+	}
 }
 
 // start begins the first window of a search.
@@ -46,21 +60,25 @@ func (p *pacer) rest(now time.Time) time.Duration {
 	if window < paceWindow {
 		return 0
 	}
-	rest := p.adjust(window, p.ran)
+	least := paceLeast
+	if now.Sub(p.busy) > paceBurst {
+		least = paceLater
+	}
+	rest := p.adjust(window, p.ran, least)
 	p.began, p.ran = now, 0
 	return rest
 }
 
 // adjust takes a window in which the worker ran for a while and returns the
-// rest that is due after it.
-func (p *pacer) adjust(window, ran time.Duration) time.Duration {
+// rest that is due after it, at which it still searches least of the time.
+func (p *pacer) adjust(window, ran time.Duration, least float64) time.Duration {
 	switch {
 	case p.share == 0 || !threadTimed:
 		p.share = 1
 	case float64(ran) < paceClear*float64(window):
-		p.share = max(paceLeast, p.share*paceFall)
+		p.share = max(least, p.share*paceFall)
 	default:
-		p.share = min(1, p.share+paceRise)
+		p.share = max(least, min(1, p.share+paceRise))
 	}
 	// A window in which the process was frozen or the machine suspended may be
 	// hours long, and nothing ends a rest.

@@ -8,7 +8,7 @@ import (
 func TestAWorkerAloneNeverRests(t *testing.T) {
 	var p pacer
 	for range 100 {
-		if rest := p.adjust(2*time.Millisecond, 1900*time.Microsecond); rest != 0 {
+		if rest := p.adjust(2*time.Millisecond, 1900*time.Microsecond, paceLeast); rest != 0 {
 			t.Fatalf("rests %v although it had its processor to itself", rest)
 		}
 	}
@@ -16,10 +16,10 @@ func TestAWorkerAloneNeverRests(t *testing.T) {
 
 func TestACrowdedWorkerRestsMoreAndMoreButNotForEver(t *testing.T) {
 	var p pacer
-	p.adjust(2*time.Millisecond, 2*time.Millisecond)
+	p.adjust(2*time.Millisecond, 2*time.Millisecond, paceLeast)
 	last := time.Duration(0)
 	for range 50 {
-		rest := p.adjust(2*time.Millisecond, time.Millisecond)
+		rest := p.adjust(2*time.Millisecond, time.Millisecond, paceLeast)
 		if rest < last {
 			t.Fatalf("rests %v after %v", rest, last)
 		}
@@ -29,7 +29,7 @@ func TestACrowdedWorkerRestsMoreAndMoreButNotForEver(t *testing.T) {
 		t.Errorf("rests %v in the end, want %v", last, want)
 	}
 	for range 19 {
-		last = p.adjust(2*time.Millisecond, 2*time.Millisecond)
+		last = p.adjust(2*time.Millisecond, 2*time.Millisecond, paceLeast)
 	}
 	if last != 0 {
 		t.Errorf("still rests %v after 19 clear windows", last)
@@ -50,8 +50,24 @@ func TestAWindowIsJudgedWhenItIsOver(t *testing.T) {
 // A process that was frozen for hours must not rest for hours.
 func TestARestIsShortHoweverLongTheWindowWas(t *testing.T) {
 	var p pacer
-	p.adjust(2*time.Millisecond, 2*time.Millisecond)
-	if rest := p.adjust(8*time.Hour, time.Millisecond); rest != paceMost {
+	p.adjust(2*time.Millisecond, 2*time.Millisecond, paceLeast)
+	if rest := p.adjust(8*time.Hour, time.Millisecond, paceLeast); rest != paceMost {
 		t.Errorf("rests %v after a window of 8 h, want %v", rest, paceMost)
+	}
+}
+
+func TestWhatLastsIsProvenFaster(t *testing.T) {
+	start := time.Now()
+	p := pacer{share: paceLeast, began: start}
+	p.idle(start.Add(-paceIdle), start)
+	p.idle(start, start.Add(paceIdle/2)) // between two jobs
+	for _, tt := range []struct {
+		after time.Duration
+		want  time.Duration
+	}{{paceBurst / 2, 18 * time.Millisecond}, {paceBurst + time.Second, 4667 * time.Microsecond}} {
+		p.began, p.ran = start.Add(tt.after), 0
+		if got := p.rest(p.began.Add(paceWindow)); got.Round(time.Microsecond) != tt.want {
+			t.Errorf("rests %v after %v of work, want %v", got, tt.after, tt.want)
+		}
 	}
 }

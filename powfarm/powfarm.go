@@ -257,7 +257,7 @@ func (f *Farm) work() {
 	var s curl.Searcher
 	var p pacer
 	for {
-		j, k := f.next()
+		j, k := f.next(&p)
 		if j == nil {
 			return
 		}
@@ -270,13 +270,16 @@ func (f *Farm) work() {
 	}
 }
 
-// next waits for a job and returns it with the kernel to use; nil when the
-// farm is closed.
-func (f *Farm) next() (*job, curl.Kernel) {
+// next waits for a job, of which it tells p, and returns it with the kernel to
+// use; nil when the farm is closed.
+func (f *Farm) next(p *pacer) (*job, curl.Kernel) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for len(f.jobs) == 0 && !f.closed {
-		f.wake.Wait()
+	if began := time.Now(); len(f.jobs) == 0 {
+		for len(f.jobs) == 0 && !f.closed {
+			f.wake.Wait()
+		}
+		p.idle(began, time.Now())
 	}
 	if f.closed {
 		return nil, nil
