@@ -46,6 +46,9 @@ func (p *pacer) idle(began, now time.Time) {
 // start begins the first window of a search.
 func (p *pacer) start() {
 	p.began, p.ran = time.Now(), 0
+	if p.busy.IsZero() {
+		p.busy = p.began
+	}
 }
 
 // enter and leave stand around each batch.

@@ -39,6 +39,9 @@ func TestACrowdedWorkerRestsMoreAndMoreButNotForEver(t *testing.T) {
 func TestAWindowIsJudgedWhenItIsOver(t *testing.T) {
 	p := pacer{share: 0.5}
 	p.start()
+	if p.busy != p.began {
+		t.Error("what the first search is for is no burst")
+	}
 	if rest := p.rest(p.began.Add(paceWindow / 2)); rest != 0 {
 		t.Errorf("rests %v in the middle of a window", rest)
 	}
