@@ -7,10 +7,10 @@ const (
 	paceWindow = 2 * time.Millisecond // how often a worker looks back
 	paceMost   = 50 * paceWindow      // the longest rest, however long a window took
 	paceClear  = 0.85                 // a worker that ran this much of a window was alone
-	paceLeast  = 0.1                  // a worker never rests more than nine parts in ten,
-	paceLater  = 0.3                  // and less when it has had something to do
-	paceBurst  = 10 * time.Second     // for so long,
-	paceIdle   = time.Second          // which ends when it has had nothing for this long
+	paceLeast  = 0.1                  // a worker rests at most nine parts in ten of its time,
+	paceLater  = 0.5                  // and half of it when it has had something to do
+	paceBurst  = 10 * time.Second     // for so long without
+	paceIdle   = time.Second          // so long a pause
 	paceRise   = 0.05                 // what a clear window gives back
 	paceFall   = 0.7                  // what is left of the share after a crowded one
 )
