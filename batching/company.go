@@ -27,6 +27,7 @@ type company struct {
 // await returns at how many packets a group is committed, and how long after
 // its first one in any case.
 func (c *company) await(linger time.Duration) (enough int, most time.Duration) {
+	c.trying = false
 	if c.enough == 0 || 2*c.interval > linger { // hardly anybody would come
 		return 1, 0
 	}

@@ -18,9 +18,8 @@ type vectorKernel struct {
 	name  string
 	words int // of a register
 	fused int // rounds of a pass, odd
-	loop  int // steps of the assembly's loop
 	// pass first copies aside trits within the state, then takes loops times
-	// loop steps, each of which loads a trit from src and stores one to dst.
+	// loopSteps steps, each of which loads a trit from src and stores one to dst.
 	// table holds a load and a store index for each, in units of 8 bytes, and
 	// goes on with what is looked at ahead.
 	pass func(dst, src *uint64, table *uint16, aside, loops int)
@@ -43,6 +42,7 @@ const (
 	vectorRounds = rounds - sharedRounds
 	sharedReach  = 1 << sharedRounds
 
+	loopSteps = 16                     // of the assembly's loop, for every machine of gen.go
 	asideMost = 32                     // trits set aside behind the state
 	nowhere   = stateTrits + asideMost // where what is not needed is stored
 )
@@ -116,8 +116,8 @@ func (k *vectorKernel) way(s, first, last int, inPlace bool) table {
 	}
 	ahead := 1<<(k.fused-1) + 8
 	steps := last - first + 1 + early + late
-	loops := (steps + k.loop - 1) / k.loop
-	steps = loops * k.loop
+	loops := (steps + loopSteps - 1) / loopSteps
+	steps = loops * loopSteps
 	begin := last + late + 1 - steps
 	t := table{loops: loops}
 	at := func(trit int) uint16 { return uint16(slot(trit) * 2 * k.words) }

@@ -13,8 +13,8 @@ func pass512(dst, src *uint64, table *uint16, aside, loops int)
 func pass256(dst, src *uint64, table *uint16, aside, loops int)
 
 var (
-	avx512 = &vectorKernel{name: "avx512", words: 8, fused: 5, loop: 16, pass: pass512}
-	avx2   = &vectorKernel{name: "avx2", words: 4, fused: 3, loop: 16, pass: pass256}
+	avx512 = &vectorKernel{name: "avx512", words: 8, fused: 5, pass: pass512}
+	avx2   = &vectorKernel{name: "avx2", words: 4, fused: 3, pass: pass256}
 )
 
 // vectorKernels returns those that the processor and the system support,
