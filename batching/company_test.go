@@ -15,7 +15,7 @@ func stream(c *company, interval, commit time.Duration, groups int) float64 {
 		enough, most := c.await(testLinger)
 		var waited time.Duration
 		if waiting == 0 {
-			waiting, waited = 1, interval/2
+			waiting, waited = 1, interval-commit%interval // since the last one
 		}
 		for spent := time.Duration(0); waiting < enough && spent+interval <= most; waiting++ {
 			spent, waited = spent+interval, waited+interval
