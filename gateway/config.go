@@ -173,6 +173,19 @@ type APIConfig struct {
 	// Allow the plain listener beyond loopback. Whoever shares the network
 	// can then read the token.
 	Insecure bool `yaml:"insecure"`
+	// Blocks that clients hand in without the token.
+	ThirdParty ThirdPartyConfig `yaml:"third_party"`
+}
+
+// ThirdPartyConfig is the section api.third_party.
+type ThirdPartyConfig struct {
+	// Find the nonce of a block that comes without, after everything else
+	// that the farm has to do. false: blocks bring their own.
+	PoW bool `yaml:"pow"`
+	// Blocks of one client (an IPv4 address or an IPv6 /64), on average; ten
+	// may come at once. What comes too early waits for up to 5s, and more is
+	// answered 429. none: no bound.
+	Rate Rate `yaml:"rate"`
 }
 
 // ShutdownConfig is the section shutdown.
@@ -210,6 +223,7 @@ func Default() Config {
 		Ledger:   LedgerConfig{Retention: LedgerRetention{MaxDisk: 8 << 30}},
 		API: APIConfig{
 			Listen: "127.0.0.1:14265", Token: Secret{"file", "admin.token"}, Public: true,
+			ThirdParty: ThirdPartyConfig{PoW: true, Rate: 3600},
 		},
 		Shutdown: ShutdownConfig{Drain: Duration(10 * time.Second)},
 	}
@@ -224,5 +238,6 @@ func Sandbox(home string) Config {
 	c.DataDir = Path(filepath.Join(home, "data"))
 	c.Identity = Secret{"file", filepath.Join(home, "identity.key")}
 	c.API.Token = Secret{"file", filepath.Join(home, "admin.token")}
+	c.API.ThirdParty.Rate = 0 // everybody on this machine is one client
 	return c
 }

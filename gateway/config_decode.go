@@ -357,6 +357,8 @@ func kindName(v reflect.Value) string {
 		return "auto or a size such as 8KiB"
 	case AutoInt:
 		return "auto or a whole number"
+	case Rate:
+		return "a rate such as 1/s or 30/m"
 	case Duration:
 		return "a duration such as 5ms, 10s or 400d"
 	case Secret:

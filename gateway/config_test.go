@@ -98,6 +98,12 @@ func TestParseValues(t *testing.T) {
 		{"workers none", "powfarm: {workers: 0}", nil, func(c Config) any { return c.Powfarm.Workers }, AutoInt(0), ""},
 		{"target", "batching: {target: 8KiB}", nil, func(c Config) any { return c.Batching.Target }, AutoSize(8 << 10), ""},
 		{"target too large", "batching: {target: 1MiB}", nil, nil, nil, "it takes 1KiB to 32KiB"},
+		{"rate", "api: {third_party: {rate: 90/m}}", nil, func(c Config) any { return c.API.ThirdParty.Rate }, Rate(5400), ""},
+		{"no rate", "api: {third_party: {rate: none}}", nil, func(c Config) any { return c.API.ThirdParty.Rate }, Rate(0), ""},
+		{"rate without unit", "api: {third_party: {rate: 5}}", nil, nil, nil, "want a rate such as"},
+		{"rate of another unit", "api: {third_party: {rate: 5/d}}", nil, nil, nil, "is not a rate"},
+		{"rate of nothing", "api: {third_party: {rate: 0/s}}", nil, nil, nil, "is not a rate"},
+		{"endless rate", "api: {third_party: {rate: 9999999999999999/s}}", nil, nil, nil, "is not a rate"},
 		{"true in quotes", `mqtt: {anonymous: "true"}`, nil, nil, nil, "want true or false, got text; write it without quotes"},
 		{"yes", "mqtt: {anonymous: yes}", nil, nil, nil, "want true or false, got text; write true"},
 		{"off", "api: {public: Off}", nil, nil, nil, "want true or false, got text; write false"},
@@ -167,6 +173,21 @@ func TestLoadBoundsTheFile(t *testing.T) {
 
 // Any text is either refused with problems or gives a configuration whose
 // printed values parse back to themselves; nothing panics.
+func TestRateIsWrittenWithTheSmallestNumber(t *testing.T) {
+	for r, want := range map[Rate]string{0: "none", 1: "1/h", 60: "1/m", 90: "90/h", 3600: "1/s", 5400: "90/m", 36000: "10/s"} {
+		if r.String() != want {
+			t.Errorf("%d/h = %v, want %s", int64(r), r, want)
+		}
+		var back Rate
+		if err := back.set(want); err != nil || back != r {
+			t.Errorf("%s = %d/h, %v, want %d/h", want, int64(back), err, int64(r))
+		}
+	}
+	if got := Rate(7200).every(); got != time.Second/2 {
+		t.Errorf("2/s is one in %v", got)
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add([]byte("name: barn-7\nmqtt: {listen: [\"127.0.0.1:1883\"], limits: {packet: 64KiB}}\n"), "journal.linger=5ms")
 	f.Add([]byte("api:\n  token: file:x\n  public: false\n"), "powfarm.workers=auto")

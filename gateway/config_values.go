@@ -19,6 +19,10 @@ type Size int64
 // A Duration is written as 5ms, 2s, 10m, 1h or 400d.
 type Duration time.Duration
 
+// A Rate is a number of events per hour, written as 1/s, 30/m or 100/h, or 0,
+// written none: no bound.
+type Rate int64
+
 // An AutoSize is a Size, or 0, written auto.
 type AutoSize int64
 
@@ -39,10 +43,10 @@ type Secret struct {
 // errLiteral does not quote the value: it may be a secret.
 var errLiteral = errors.New("a secret never stands in the configuration; write file:PATH, env:NAME or credential:NAME")
 
-// A unit is one of the units of a Size.
+// A unit is one of the units of a Size or a Rate.
 type unit struct {
-	name  string
-	bytes int64
+	name string
+	size int64
 }
 
 // units returns the units of a Size from the largest.
@@ -54,7 +58,7 @@ func (s *Size) set(text string) error {
 	digits, per := text, int64(1)
 	for _, u := range units() {
 		if rest, ok := strings.CutSuffix(text, u.name); ok {
-			digits, per = strings.TrimSpace(rest), u.bytes
+			digits, per = strings.TrimSpace(rest), u.size
 			break
 		}
 	}
@@ -69,8 +73,8 @@ func (s *Size) set(text string) error {
 // String returns the shortest exact form, such as 256KiB.
 func (s Size) String() string {
 	for _, u := range units() {
-		if s != 0 && int64(s)%u.bytes == 0 && u.bytes > 1 {
-			return strconv.FormatInt(int64(s)/u.bytes, 10) + u.name
+		if s != 0 && int64(s)%u.size == 0 && u.size > 1 {
+			return strconv.FormatInt(int64(s)/u.size, 10) + u.name
 		}
 	}
 	return strconv.FormatInt(int64(s), 10)
@@ -157,6 +161,46 @@ func (d Duration) String() string {
 		s = strings.TrimSuffix(s, "0m")
 	}
 	return s
+}
+
+// rateUnits returns the units of a Rate, with how many there are in an hour.
+func rateUnits() [3]unit {
+	return [...]unit{{"s", 3600}, {"m", 60}, {"h", 1}}
+}
+
+func (r *Rate) set(text string) error {
+	const most = 1_000_000
+	if text == "none" {
+		*r = 0
+		return nil
+	}
+	number, name, _ := strings.Cut(text, "/")
+	n, err := strconv.ParseInt(number, 10, 64)
+	for _, u := range rateUnits() {
+		if err == nil && u.name == name && n > 0 && n <= most {
+			*r = Rate(n * u.size)
+			return nil
+		}
+	}
+	return fmt.Errorf("%q is not a rate; write a number up to %d and a unit, such as 1/s, 30/m or 100/h, or none for no bound", clip(text), most)
+}
+
+// String returns the form with the smallest number, such as 1/s.
+func (r Rate) String() string {
+	for _, u := range rateUnits() {
+		if r > 0 && int64(r)%u.size == 0 {
+			return strconv.FormatInt(int64(r)/u.size, 10) + "/" + u.name
+		}
+	}
+	return "none"
+}
+
+// every returns the time from one event to the next, 0 for no bound.
+func (r Rate) every() time.Duration {
+	if r == 0 {
+		return 0
+	}
+	return time.Hour / time.Duration(r)
 }
 
 func (p *Path) set(text string) error {

@@ -14,6 +14,7 @@ import (
 	"github.com/hedgerow-iot/hedgerow/batching/reading"
 	"github.com/hedgerow-iot/hedgerow/gateway/admin"
 	"github.com/hedgerow-iot/hedgerow/ledger/api"
+	"github.com/hedgerow-iot/hedgerow/powfarm"
 )
 
 // Bounds of the HTTP server. Handlers that stream extend the write time of
@@ -66,7 +67,7 @@ func (s *shared) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		source := sourceOf(c.RemoteAddr())
+		source := admin.SourceOf(c.RemoteAddr().String())
 		if s.enter(source) {
 			return &slotConn{Conn: c, free: func() { s.leave(source) }}, nil
 		}
@@ -90,20 +91,6 @@ func (s *shared) leave(source netip.Prefix) {
 	if s.from[source]--; s.from[source] == 0 {
 		delete(s.from, source)
 	}
-}
-
-// sourceOf returns the IPv4 address, or the IPv6 /64 that one host can own.
-func sourceOf(a net.Addr) netip.Prefix {
-	t, ok := a.(*net.TCPAddr)
-	if !ok {
-		return netip.Prefix{}
-	}
-	ip, bits := t.AddrPort().Addr().Unmap().WithZone(""), 32
-	if ip.Is6() {
-		bits = 64
-	}
-	p, _ := ip.Prefix(bits) // both lengths are valid
-	return p
 }
 
 // run serves until ctx ends, then lets requests in flight end for a while and
@@ -145,28 +132,55 @@ func (s *stages) handler(g *Gateway) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	var prover api.Prover
-	if cfg.Powfarm.Workers != 0 {
-		prover = s.farm
-	}
-	tangle, err := api.New(api.Config{
-		Version: version, Network: g.home.network, Health: s.ledger.Ready,
-		TipRefresh: duration(cfg.Powfarm.TipRefresh),
-	}, s.ledger, prover, g.log.With("stage", "api"))
+	tangle, err := s.tangle(g)
 	if err != nil {
 		return nil, err
 	}
-	var core http.Handler = tangle
-	if !cfg.API.Public {
-		core = adm.Require(tangle)
-	}
+	core := tangle.forToken(adm, cfg.API.Public)
 	mux := http.NewServeMux()
 	mux.Handle("/api/hedgerow/", adm)
 	mux.Handle("/metrics", adm)
 	mux.Handle("/ready", adm)
-	mux.Handle("/health", tangle) // tells one bit, to load balancers without token
+	mux.Handle("/health", tangle.guests) // tells one bit, to load balancers without token
 	mux.Handle("/", core)
 	return mux, nil
+}
+
+// A tangle is the protocol's routes, for the site and for everybody else: what
+// the site hands in is searched first and without bound.
+type tangle struct{ site, guests http.Handler }
+
+func (s *stages) tangle(g *Gateway) (t tangle, err error) {
+	cfg := &g.cfg
+	third := cfg.API.ThirdParty
+	serve := func(c api.Config, pow bool, p powfarm.Priority) (http.Handler, error) {
+		c.Version, c.Network, c.Health = version, g.home.network, s.ledger.Ready
+		c.TipRefresh = duration(cfg.Powfarm.TipRefresh)
+		var prover api.Prover
+		if pow && cfg.Powfarm.Workers != 0 {
+			prover = s.farm.For(p)
+		}
+		return api.New(c, s.ledger, prover, g.log.With("stage", "api"))
+	}
+	if t.site, err = serve(api.Config{}, true, powfarm.Urgent); err != nil {
+		return t, err
+	}
+	t.guests, err = serve(api.Config{Admit: newBudget(third.Rate).enter}, third.PoW, powfarm.Guest)
+	return t, err
+}
+
+// forToken returns the routes for requests with the admin token and, when they
+// are public, for those without. A wrong token is refused either way: it would
+// be guessed here otherwise.
+func (t tangle) forToken(adm *admin.Handler, public bool) http.Handler {
+	site := adm.Require(t.site)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if public && r.Header.Get("Authorization") == "" {
+			t.guests.ServeHTTP(w, r)
+			return
+		}
+		site.ServeHTTP(w, r)
+	})
 }
 
 func adminListeners(named []Listener) []admin.Listener {

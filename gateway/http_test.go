@@ -44,20 +44,3 @@ func TestOneAddressDoesNotTakeAllHTTPConnections(t *testing.T) {
 	}
 	resp.Body.Close()
 }
-
-func TestHTTPSourcesAreGrouped(t *testing.T) {
-	for in, want := range map[string]string{
-		"10.0.0.7:1":               "10.0.0.7/32",
-		"[::ffff:10.0.0.7]:1":      "10.0.0.7/32",
-		"[2001:db8:1:2:3:4:5:6]:1": "2001:db8:1:2::/64",
-		"[fe80::1%eth0]:1":         "fe80::/64",
-	} {
-		a, err := net.ResolveTCPAddr("tcp", in)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := sourceOf(a).String(); got != want {
-			t.Errorf("sourceOf(%s) = %s, want %s", in, got, want)
-		}
-	}
-}

@@ -46,7 +46,7 @@ func newStages(g *Gateway) (s *stages, err error) {
 		TipRefresh: duration(cfg.Powfarm.TipRefresh), MaxReadings: cfg.Batching.MaxReadings,
 		Target: int(cfg.Batching.Target), Clock: newClock(),
 		Transient: transient, Stopped: stopped, Log: log.With("stage", "batching"),
-	}, s.journal, s.farm, s.ledger)
+	}, s.journal, s.farm.For(powfarm.Telemetry), s.ledger)
 	if err != nil {
 		return nil, err
 	}

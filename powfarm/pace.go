@@ -56,11 +56,16 @@ func (p *pacer) enter() { p.entered = threadTime() }
 
 func (p *pacer) leave() { p.ran += threadTime() - p.entered }
 
-// rest returns how long the worker should sleep now, mostly 0. The window
-// ends with the rest; the caller calls start after it.
-func (p *pacer) rest(now time.Time) time.Duration {
+// rest returns how long the worker should sleep now, mostly 0, and never when
+// what it does is urgent. The window ends with the rest; the caller calls start
+// after it.
+func (p *pacer) rest(now time.Time, urgent bool) time.Duration {
 	window := now.Sub(p.began)
-	if window < paceWindow {
+	switch {
+	case window < paceWindow:
+		return 0
+	case urgent: // it takes its processor, and learns nothing from it
+		p.began, p.ran = now, 0
 		return 0
 	}
 	least := paceLeast

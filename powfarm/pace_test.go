@@ -42,11 +42,19 @@ func TestAWindowIsJudgedWhenItIsOver(t *testing.T) {
 	if p.busy != p.began {
 		t.Error("what the first search is for is no burst")
 	}
-	if rest := p.rest(p.began.Add(paceWindow / 2)); rest != 0 {
+	if rest := p.rest(p.began.Add(paceWindow/2), false); rest != 0 {
 		t.Errorf("rests %v in the middle of a window", rest)
 	}
-	if rest := p.rest(p.began.Add(paceWindow)); rest == 0 {
+	if rest := p.rest(p.began.Add(paceWindow), false); rest == 0 {
 		t.Error("does not rest after a window in which it got nothing")
+	}
+}
+
+func TestAnUrgentSearchNeverRests(t *testing.T) {
+	p := pacer{share: 0.5}
+	p.start()
+	if rest := p.rest(p.began.Add(paceWindow), true); rest != 0 {
+		t.Errorf("rests %v in an urgent search", rest)
 	}
 }
 
@@ -69,7 +77,7 @@ func TestWhatLastsIsProvenFaster(t *testing.T) {
 		want  time.Duration
 	}{{paceBurst / 2, 18 * time.Millisecond}, {paceBurst + time.Second, 2 * time.Millisecond}} {
 		p.began, p.ran = start.Add(tt.after), 0
-		if got := p.rest(p.began.Add(paceWindow)); got.Round(time.Microsecond) != tt.want {
+		if got := p.rest(p.began.Add(paceWindow), false); got.Round(time.Microsecond) != tt.want {
 			t.Errorf("rests %v after %v of work, want %v", got, tt.after, tt.want)
 		}
 	}

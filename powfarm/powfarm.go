@@ -1,11 +1,16 @@
 // Package powfarm searches nonces for proof of work (TIP-12) on a fixed number
 // of workers.
 //
-// The search has no memory, so all workers search for the oldest job, from
-// random starting points: the throughput is that of one job per worker, and
-// each answer comes as many times sooner. A job that is withdrawn loses no
-// expected work. The farm knows digests and zeros only: blocks and scores
-// belong to its callers, hashing to powfarm/curl.
+// The search has no memory: a job that is split over all workers costs no more
+// tries and is answered as many times sooner, and one that is left half done,
+// for a more important job or because its caller wants newer parents, loses
+// nothing that it would have had. So all workers search for the most important
+// job, the oldest among equals, and drop it at once when a better one comes. A
+// twentieth of the time goes to the oldest job of all, so that age counts too.
+// Jobs of so few zeros that joining takes longer than searching get one worker.
+//
+// The farm knows digests, zeros and priorities only: blocks and scores belong
+// to its callers, hashing to powfarm/curl.
 package powfarm
 
 import (
@@ -14,9 +19,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
-	"math/rand/v2"
 	"runtime"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -46,40 +49,37 @@ const (
 // A Config says how large a farm is.
 type Config struct {
 	Workers int    // AutoWorkers for what the machine has, 0 for none
-	Queue   int    // jobs that may wait behind the one being searched; 0 is 64
+	Queue   int    // jobs of each priority that may wait behind the one being searched; 0 is 64
 	Kernel  string // a name of curl.Kernels, AutoKernel or ""
 }
 
 // A Farm searches nonces. Its methods may be called concurrently.
 type Farm struct {
 	workers int
-	queue   int
+	bound   int // of each priority's jobs
 	log     *slog.Logger
 
-	tries     atomic.Uint64
-	searching atomic.Int64 // nanoseconds, of all workers
+	turn atomic.Uint64 // counts the changes after which workers choose anew
 
-	mu     sync.Mutex
-	wake   sync.Cond // of mu: jobs or closed changed
-	jobs   []*job    // oldest first; workers search for jobs[0]
-	closed bool
-	ran    bool
-	kernel curl.Kernel // what workers use for their next search
-	plain  curl.Kernel // what they fall back on
+	mu      sync.Mutex
+	wake    sync.Cond // of mu: there may be something to do
+	queue   queue
+	urgent  chan struct{} // closed, and made anew, when something urgent comes
+	closed  bool
+	ran     bool
+	engines []*engine // that have been used; workers take the last
+	plain   curl.Kernel
 
-	proven, withdrawn, refused, wrong uint64
-
-	expected float64
+	withdrawn, refused, wrong, preempted uint64
+	proven                               [Priorities]uint64
 }
 
-// A job is one call of Prove. Its result is written before done is closed.
-type job struct {
-	digest [32]byte
-	zeros  int
-	stop   atomic.Bool // looked at by workers between batches
-	done   chan struct{}
-	nonce  uint64
-	err    error
+// An engine is a kernel with what it has done.
+type engine struct {
+	curl.Kernel
+	tries     atomic.Uint64
+	searching atomic.Int64 // nanoseconds, of all workers
+	expected  float64      // tries for as many finds; guarded by the farm's mu
 }
 
 // New returns a farm that searches nothing until Run. It tests the kernel
@@ -102,16 +102,18 @@ func newFarm(cfg Config, kernels []curl.Kernel, log *slog.Logger) (*Farm, error)
 	}
 	f := &Farm{
 		workers: cfg.Workers,
-		queue:   cfg.Queue,
+		bound:   cfg.Queue,
 		log:     log,
-		kernel:  k,
+		queue:   queue{began: time.Now()},
+		urgent:  make(chan struct{}),
+		engines: []*engine{{Kernel: k}},
 		plain:   kernels[len(kernels)-1],
 	}
 	if f.workers == AutoWorkers {
 		f.workers = max(1, runtime.NumCPU()-1)
 	}
-	if f.queue == 0 {
-		f.queue = defaultQueue
+	if f.bound == 0 {
+		f.bound = defaultQueue
 	}
 	f.wake.L = &f.mu
 	return f, nil
@@ -161,7 +163,7 @@ func (f *Farm) Run(ctx context.Context) error {
 
 	var workers sync.WaitGroup
 	for range f.workers {
-		workers.Go(f.work)
+		workers.Go((&worker{farm: f}).run)
 	}
 	<-ctx.Done()
 	f.close()
@@ -174,18 +176,29 @@ func (f *Farm) close() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.closed = true
-	for len(f.jobs) > 0 {
-		f.finish(f.jobs[0], 0, ErrClosed)
+	for len(f.queue.jobs) > 0 {
+		f.finish(f.queue.jobs[0], 0, ErrClosed)
 	}
+	close(f.urgent)
 	f.wake.Broadcast()
 }
+
+// A Client is a farm as callers of one priority see it.
+type Client struct {
+	farm     *Farm
+	priority Priority
+}
+
+// For returns the farm for callers of priority p.
+func (f *Farm) For(p Priority) Client { return Client{f, p} }
 
 // Prove returns a nonce for which the Curl-P-81 hash of digest and nonce ends
 // in at least zeros zero trits; it is verified. For zeros of 0 or less that
 // is any nonce, answered at once. Before Run it waits.
 //
 // The error wraps ErrBusy, ErrClosed, ErrNoWorkers or that of ctx.
-func (f *Farm) Prove(ctx context.Context, digest [32]byte, zeros int) (uint64, error) {
+func (c Client) Prove(ctx context.Context, digest [32]byte, zeros int) (uint64, error) {
+	f := c.farm
 	switch {
 	case zeros <= 0:
 		return 0, nil
@@ -197,8 +210,8 @@ func (f *Farm) Prove(ctx context.Context, digest [32]byte, zeros int) (uint64, e
 	if err := ctx.Err(); err != nil {
 		return 0, searchError(zeros, err)
 	}
-	j, err := f.enqueue(digest, zeros)
-	if err != nil {
+	j := &job{digest: digest, zeros: zeros, priority: c.priority, came: time.Now(), done: make(chan struct{})}
+	if err := f.enqueue(j); err != nil {
 		return 0, err
 	}
 	select {
@@ -214,20 +227,29 @@ func searchError(zeros int, err error) error {
 	return fmt.Errorf("search a nonce with %d zeros: %w", zeros, err)
 }
 
-func (f *Farm) enqueue(digest [32]byte, zeros int) (*job, error) {
+func (f *Farm) enqueue(j *job) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed {
-		return nil, ErrClosed
+		return ErrClosed
 	}
-	if len(f.jobs) > f.queue {
+	if f.queue.count[j.priority] > f.bound {
 		f.refused++
-		return nil, ErrBusy
+		return fmt.Errorf("%w: %d blocks of priority %v are in line", ErrBusy, f.queue.count[j.priority], j.priority)
 	}
-	j := &job{digest: digest, zeros: zeros, done: make(chan struct{})}
-	f.jobs = append(f.jobs, j)
+	f.queue.add(j)
+	if j.priority == Urgent {
+		close(f.urgent)
+		f.urgent = make(chan struct{})
+	}
+	f.changed()
+	return nil
+}
+
+// changed makes every worker choose anew. The caller holds mu.
+func (f *Farm) changed() {
+	f.turn.Add(1)
 	f.wake.Broadcast()
-	return j, nil
 }
 
 func (f *Farm) withdraw(j *job, err error) {
@@ -240,134 +262,69 @@ func (f *Farm) withdraw(j *job, err error) {
 
 // finish ends a job unless it has ended. The caller holds mu.
 func (f *Farm) finish(j *job, nonce uint64, err error) bool {
-	i := slices.Index(f.jobs, j)
-	if i < 0 {
+	if !f.queue.remove(j) {
 		return false
 	}
-	f.jobs = slices.Delete(f.jobs, i, i+1)
-	j.stop.Store(true)
+	j.ended.Store(true)
 	j.nonce, j.err = nonce, err
 	close(j.done)
 	return true
 }
 
-// work is one worker.
-func (f *Farm) work() {
-	var kernel curl.Kernel
-	var s curl.Searcher
-	var p pacer
-	for {
-		j, k := f.next(&p)
-		if j == nil {
-			return
-		}
-		if k != kernel {
-			kernel, s = k, k.NewSearcher()
-		}
-		if nonce, found := f.search(s, j, &p); found {
-			f.answer(j, kernel, nonce)
-		}
-	}
-}
-
-// next waits for a job, of which it tells p, and returns it with the kernel to
-// use; nil when the farm is closed.
-func (f *Farm) next(p *pacer) (*job, curl.Kernel) {
+// next waits until there is something to do for a worker that is through with
+// what it did, and returns it; false when the farm is closed.
+func (f *Farm) next(w *worker) (t task, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if began := time.Now(); len(f.jobs) == 0 {
-		for len(f.jobs) == 0 && !f.closed {
-			f.wake.Wait()
-		}
-		p.idle(began, time.Now())
+	if w.job != nil {
+		w.job.workers--
 	}
-	if f.closed {
-		return nil, nil
-	}
-	return f.jobs[0], f.kernel
-}
-
-// search tries nonces until one is found or the job has ended.
-func (f *Farm) search(s curl.Searcher, j *job, p *pacer) (nonce uint64, found bool) {
-	s.Reset(j.digest, j.zeros, rand.Uint64())
-	p.start()
-	began := p.began
-	for !found && !j.stop.Load() {
-		var tries int
-		p.enter()
-		nonce, found, tries = s.Batch()
-		p.leave()
-		// Intake may be waiting for this processor; without this it would
-		// wait for the scheduler's time slice of 10 ms.
-		runtime.Gosched()
+	began, waited := time.Now(), false
+	for !f.closed {
 		now := time.Now()
-		f.tries.Add(uint64(tries))
-		f.searching.Add(int64(now.Sub(began)))
-		began = now
-		if rest := p.rest(now); rest > 0 {
-			time.Sleep(rest)
-			p.start()
-			began = p.began
+		j, holds := f.queue.pick(now)
+		if j == nil {
+			f.wake.Wait()
+			waited = true
+			continue
 		}
+		if waited {
+			w.pace.idle(began, now)
+		}
+		if w.job != nil && w.job != j && !w.job.ended.Load() {
+			f.preempted++
+			f.wake.Signal() // it may be of use to a worker that has nothing to do
+		}
+		j.workers++
+		t = task{job: j, engine: f.engines[len(f.engines)-1], turn: f.turn.Load(), urgent: f.urgent}
+		if holds > 0 {
+			t.ends = now.Add(holds)
+		}
+		return t, true
 	}
-	return nonce, found
+	return t, false
 }
 
 // answer checks what a kernel found and ends the job with it. A kernel that
 // is wrong is not used again; the search goes on without it.
-func (f *Farm) answer(j *job, kernel curl.Kernel, nonce uint64) {
-	zeros := curl.Zeros(j.digest, nonce)
+func (f *Farm) answer(t task, nonce uint64) {
+	zeros := curl.Zeros(t.job.digest, nonce)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if zeros >= j.zeros {
-		f.expected += math.Pow(3, float64(j.zeros))
-		if f.finish(j, nonce, nil) {
-			f.proven++
+	if zeros >= t.job.zeros {
+		t.engine.expected += math.Pow(3, float64(t.job.zeros))
+		if f.finish(t.job, nonce, nil) {
+			f.proven[t.job.priority]++
 		}
 		return
 	}
 	f.wrong++
-	f.log.Error("proof-of-work kernel gave a wrong nonce", "kernel", kernel.Name(), "zeros", zeros, "want", j.zeros)
-	if kernel == f.plain {
-		f.finish(j, 0, fmt.Errorf("search a nonce with %d zeros: kernel %s is broken on this machine", j.zeros, kernel.Name()))
-		return
-	}
-	f.kernel = f.plain
-}
-
-// Stats says what a farm has done since it was made and holds now.
-type Stats struct {
-	Workers int
-	Kernel  string // in use
-	Queued  int    // jobs, the one being searched included
-
-	Proven    uint64 // jobs answered with a nonce
-	Withdrawn uint64 // jobs whose caller went away
-	Refused   uint64 // jobs refused with ErrBusy
-	Wrong     uint64 // nonces of kernels that the check refused
-
-	Tries uint64 // nonces tried, for withdrawn jobs too
-	// ExpectedTries is what as many finds take on average. Tries divided by
-	// it tends to 1 whatever was withdrawn; if it does not, a kernel misses
-	// nonces. (Below 8 zeros it is more, as a batch is always finished.)
-	ExpectedTries float64
-	Searching     time.Duration // time that workers spent, summed
-}
-
-// Stats returns the current figures.
-func (f *Farm) Stats() Stats {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return Stats{
-		Workers:       f.workers,
-		Kernel:        f.kernel.Name(),
-		Queued:        len(f.jobs),
-		Proven:        f.proven,
-		Withdrawn:     f.withdrawn,
-		Refused:       f.refused,
-		Wrong:         f.wrong,
-		Tries:         f.tries.Load(),
-		ExpectedTries: f.expected,
-		Searching:     time.Duration(f.searching.Load()),
+	f.log.Error("proof-of-work kernel gave a wrong nonce", "kernel", t.engine.Name(), "zeros", zeros, "want", t.job.zeros)
+	switch {
+	case t.engine.Kernel == f.plain:
+		f.finish(t.job, 0, fmt.Errorf("search a nonce with %d zeros: kernel %s is broken on this machine", t.job.zeros, t.engine.Name()))
+	case t.engine == f.engines[len(f.engines)-1]:
+		f.engines = append(f.engines, &engine{Kernel: f.plain})
+		f.changed()
 	}
 }

@@ -57,7 +57,7 @@ func TestAnswersHaveTheZeros(t *testing.T) {
 	for i := range 20 {
 		callers.Go(func() {
 			digest, zeros := [32]byte{byte(i)}, i%9
-			nonce, err := f.Prove(t.Context(), digest, zeros)
+			nonce, err := f.For(Telemetry).Prove(t.Context(), digest, zeros)
 			if got := curl.Zeros(digest, nonce); err != nil || got < zeros {
 				t.Errorf("Prove(%x, %d) = %d, %v with %d zeros", digest, zeros, nonce, err, got)
 			}
@@ -65,14 +65,15 @@ func TestAnswersHaveTheZeros(t *testing.T) {
 	}
 	callers.Wait()
 	st := f.Stats()
-	if st.Proven != 17 || st.Queued != 0 || st.Wrong != 0 || st.Tries == 0 || st.ExpectedTries == 0 || st.Workers != 2 {
+	k := st.Kernels[0]
+	if st.Proven[Telemetry] != 17 || st.Queued[Telemetry] != 0 || st.Wrong != 0 || k.Tries == 0 || k.Expected == 0 || st.Workers != 2 {
 		t.Errorf("Stats = %+v, want 17 proven", st)
 	}
 }
 
 func TestNoZerosNeedNoWorker(t *testing.T) {
 	for _, zeros := range []int{0, -1} {
-		if _, err := farm(t, Config{}).Prove(t.Context(), [32]byte{}, zeros); err != nil {
+		if _, err := farm(t, Config{}).For(Telemetry).Prove(t.Context(), [32]byte{}, zeros); err != nil {
 			t.Errorf("Prove with %d zeros: %v", zeros, err)
 		}
 	}
@@ -81,13 +82,13 @@ func TestNoZerosNeedNoWorker(t *testing.T) {
 func TestFarmWithoutWorkersSaysSo(t *testing.T) {
 	f := farm(t, Config{Workers: 0})
 	defer run(t, f)()
-	if _, err := f.Prove(t.Context(), [32]byte{}, 1); !errors.Is(err, ErrNoWorkers) {
+	if _, err := f.For(Telemetry).Prove(t.Context(), [32]byte{}, 1); !errors.Is(err, ErrNoWorkers) {
 		t.Errorf("Prove: %v, want %v", err, ErrNoWorkers)
 	}
 }
 
 func TestMoreZerosThanTritsAreRefused(t *testing.T) {
-	if _, err := farm(t, Config{Workers: 1}).Prove(t.Context(), [32]byte{}, impossible+1); err == nil {
+	if _, err := farm(t, Config{Workers: 1}).For(Telemetry).Prove(t.Context(), [32]byte{}, impossible+1); err == nil {
 		t.Error("Prove accepts 244 zeros")
 	}
 }
@@ -104,24 +105,24 @@ func TestCancelledCallerLeavesTheQueue(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	failed := make(chan error)
 	go func() {
-		_, err := f.Prove(ctx, [32]byte{}, impossible)
+		_, err := f.For(Telemetry).Prove(ctx, [32]byte{}, impossible)
 		failed <- err
 	}()
-	for f.Stats().Tries == 0 {
+	for f.Stats().Kernels[0].Tries == 0 {
 		runtime.Gosched()
 	}
 	cancel()
 	if err := <-failed; !errors.Is(err, context.Canceled) {
 		t.Errorf("Prove: %v, want %v", err, context.Canceled)
 	}
-	if st := f.Stats(); st.Queued != 0 || st.Withdrawn != 1 {
+	if st := f.Stats(); st.Queued[Telemetry] != 0 || st.Withdrawn != 1 {
 		t.Errorf("Stats = %+v, want nothing queued and one withdrawn", st)
 	}
 	// The worker is free again.
-	if _, err := f.Prove(t.Context(), [32]byte{}, 2); err != nil {
+	if _, err := f.For(Telemetry).Prove(t.Context(), [32]byte{}, 2); err != nil {
 		t.Errorf("Prove after a cancelled one: %v", err)
 	}
-	if _, err := f.Prove(ctx, [32]byte{}, 2); !errors.Is(err, context.Canceled) {
+	if _, err := f.For(Telemetry).Prove(ctx, [32]byte{}, 2); !errors.Is(err, context.Canceled) {
 		t.Errorf("Prove with a cancelled context: %v", err)
 	}
 }
@@ -132,13 +133,13 @@ func TestFullQueueIsBusy(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		var callers sync.WaitGroup
 		for range 3 {
-			callers.Go(func() { _, _ = f.Prove(ctx, [32]byte{}, impossible) })
+			callers.Go(func() { _, _ = f.For(Telemetry).Prove(ctx, [32]byte{}, impossible) })
 		}
 		synctest.Wait()
-		if _, err := f.Prove(ctx, [32]byte{}, 1); !errors.Is(err, ErrBusy) {
+		if _, err := f.For(Telemetry).Prove(ctx, [32]byte{}, 1); !errors.Is(err, ErrBusy) {
 			t.Errorf("Prove behind 3 jobs: %v, want %v", err, ErrBusy)
 		}
-		if st := f.Stats(); st.Queued != 3 || st.Refused != 1 {
+		if st := f.Stats(); st.Queued[Telemetry] != 3 || st.Refused != 1 {
 			t.Errorf("Stats = %+v, want 3 queued and 1 refused", st)
 		}
 		cancel()
@@ -152,11 +153,11 @@ func TestEndOfRunReleasesEveryCaller(t *testing.T) {
 	failed := make(chan error, 5)
 	for range 5 {
 		go func() {
-			_, err := f.Prove(t.Context(), [32]byte{}, impossible)
+			_, err := f.For(Telemetry).Prove(t.Context(), [32]byte{}, impossible)
 			failed <- err
 		}()
 	}
-	for f.Stats().Queued < 5 {
+	for f.Stats().Queued[Telemetry] < 5 {
 		runtime.Gosched()
 	}
 	stop()
@@ -165,7 +166,7 @@ func TestEndOfRunReleasesEveryCaller(t *testing.T) {
 			t.Errorf("Prove while the farm stops: %v, want %v", err, ErrClosed)
 		}
 	}
-	if _, err := f.Prove(t.Context(), [32]byte{}, 1); !errors.Is(err, ErrClosed) {
+	if _, err := f.For(Telemetry).Prove(t.Context(), [32]byte{}, 1); !errors.Is(err, ErrClosed) {
 		t.Errorf("Prove after Run: %v, want %v", err, ErrClosed)
 	}
 	if err := f.Run(t.Context()); err == nil {
@@ -215,7 +216,7 @@ func TestOneJobIsSearchedByAllWorkers(t *testing.T) {
 	defer run(t, f)()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	if _, err := f.Prove(ctx, [32]byte{1}, 3); err != nil {
+	if _, err := f.For(Telemetry).Prove(ctx, [32]byte{1}, tinyZeros+1); err != nil {
 		t.Errorf("Prove: %v after %d of %d workers joined", err, k.here.Load(), workers)
 	}
 }
@@ -251,7 +252,7 @@ func TestWrongNonceIsNeverAnswered(t *testing.T) {
 	b.lies.Store(true)
 	defer run(t, f)()
 	digest := [32]byte{7}
-	nonce, err := f.Prove(t.Context(), digest, 7)
+	nonce, err := f.For(Telemetry).Prove(t.Context(), digest, 7)
 	if got := curl.Zeros(digest, nonce); err != nil || got < 7 {
 		t.Errorf("Prove = %d, %v with %d zeros; want 7", nonce, err, got)
 	}
@@ -265,7 +266,7 @@ func TestBrokenLastKernelFailsTheJob(t *testing.T) {
 	f := farm(t, Config{Workers: 1}, b)
 	b.lies.Store(true)
 	defer run(t, f)()
-	if _, err := f.Prove(t.Context(), [32]byte{7}, 7); err == nil || !strings.Contains(err.Error(), "kernel broken is broken") {
+	if _, err := f.For(Telemetry).Prove(t.Context(), [32]byte{7}, 7); err == nil || !strings.Contains(err.Error(), "kernel broken is broken") {
 		t.Errorf("Prove: %v, want the kernel named", err)
 	}
 }
@@ -305,21 +306,21 @@ func TestTriesAgreeWithExpectationThoughJobsAreWithdrawn(t *testing.T) {
 	f := farm(t, Config{Workers: 1})
 	defer run(t, f)()
 	var digest [32]byte
-	for f.Stats().Proven < want {
+	for f.Stats().Proven[Telemetry] < want {
 		digest[0]++
 		patience := time.Minute
 		if digest[0]%2 == 0 {
 			patience = time.Millisecond
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
-		_, err := f.Prove(ctx, digest, zeros)
+		_, err := f.For(Telemetry).Prove(ctx, digest, zeros)
 		cancel()
 		if err != nil && !errors.Is(err, context.DeadlineExceeded) {
 			t.Fatal(err)
 		}
 	}
-	st := f.Stats()
-	if ratio := float64(st.Tries) / st.ExpectedTries; math.Abs(ratio-1) > 6/math.Sqrt(want) {
+	st := f.Stats().Kernels[0]
+	if ratio := float64(st.Tries) / st.Expected; math.Abs(ratio-1) > 6/math.Sqrt(want) {
 		t.Errorf("tries are %.2f of what was expected: %+v", ratio, st)
 	}
 }
@@ -353,7 +354,7 @@ func TestJobsAreSearchedOldestFirst(t *testing.T) {
 		var callers sync.WaitGroup
 		for i := range byte(5) {
 			callers.Go(func() {
-				if _, err := f.Prove(t.Context(), [32]byte{i}, 4); err != nil {
+				if _, err := f.For(Telemetry).Prove(t.Context(), [32]byte{i}, 4); err != nil {
 					t.Errorf("Prove: %v", err)
 				}
 			})
@@ -375,10 +376,10 @@ func BenchmarkProve(b *testing.B) {
 	for b.Loop() {
 		digest[0]++
 		digest[1] += digest[0] & 1
-		if _, err := f.Prove(b.Context(), digest, 9); err != nil {
+		if _, err := f.For(Telemetry).Prove(b.Context(), digest, 9); err != nil {
 			b.Fatal(err)
 		}
 	}
-	st := f.Stats()
+	st := f.Stats().Kernels[0]
 	b.ReportMetric(float64(st.Tries)/st.Searching.Seconds()/1e6, "MH/s/worker")
 }

@@ -100,8 +100,8 @@ func TestSourceIsAnAddressOrAnIPv6Network(t *testing.T) {
 		"[fe80::1%eth0]:80":      "fe80::/64",
 		"@":                      "invalid Prefix",
 	} {
-		if got := sourceOf(remote).String(); got != want {
-			t.Errorf("sourceOf(%s) = %s, want %s", remote, got, want)
+		if got := SourceOf(remote).String(); got != want {
+			t.Errorf("SourceOf(%s) = %s, want %s", remote, got, want)
 		}
 	}
 }
@@ -173,7 +173,7 @@ func TestStatusOfANetworkOfOne(t *testing.T) {
 		"backlog": `{"approved":0,"attached":5,"batched":3,"confirmed":0,"stored":2}`,
 		"peers":   `[]`, "disk": `{"free":1073741824,"journal":4096}`,
 		"clock": `{"quality":"good","time":"2026-11-22T10:15:04.120Z"}`, "alarms": `[]`, "ready": `true`,
-		"pow":       `{"kernel":"go","proven":0,"queued":0,"tries":7,"triesPerSecond":14,"workers":1}`,
+		"pow":       `{"kernel":"go","proven":5,"queued":2,"tries":12,"triesPerSecond":14,"workers":1}`,
 		"listeners": `[{"address":"127.0.0.1:1883","protocol":"mqtt"}]`, "frontEnds": `[]`,
 	} {
 		v, ok := got[field]
@@ -285,7 +285,15 @@ func TestMetricsHoldEveryPromise(t *testing.T) {
 		`hedgerow_journal_bytes 4096`,
 		`hedgerow_disk_free_bytes 1.073741824e+09`,
 		`hedgerow_ledger_tips 2`,
-		`hedgerow_pow_tries_total 7`,
+		`hedgerow_pow_tries_total{kernel="go"} 7`,
+		`hedgerow_pow_tries_total{kernel="avx2"} 5`,
+		`hedgerow_pow_expected_tries_total{kernel="go"} 6`,
+		`hedgerow_pow_searching_seconds_total{kernel="go"} 0.5`,
+		`hedgerow_pow_queued{priority="telemetry"} 2`,
+		`hedgerow_pow_queue_age_seconds{priority="telemetry"} 1`,
+		`hedgerow_pow_queue_age_seconds{priority="guest"} 0`,
+		`hedgerow_pow_proven_total{priority="urgent"} 4`,
+		`hedgerow_pow_preemptions_total 3`,
 		`hedgerow_commit_seconds_bucket{le="0.01"} 3`,
 		`hedgerow_commit_seconds_bucket{le="0.1"} 4`,
 		`hedgerow_commit_seconds_bucket{le="+Inf"} 5`,

@@ -165,7 +165,12 @@ func newBox(t testing.TB, cfg Config) box {
 	b := box{journal: &fakeJournal{}, stage: &fakeStage{}, ledger: &fakeLedger{}}
 	cfg.Name, cfg.Token, cfg.Version = "barn-7", token, "1.2.3"
 	cfg.Network = network.NewOfOne("hedgerow-test", "barn-7", make([]byte, 32))
-	h, err := New(cfg, Sources{Journal: b.journal, Stage: b.stage, Ledger: b.ledger, Farm: fakeFarm{Workers: 1, Kernel: "go", Tries: 7, Searching: time.Second / 2}},
+	h, err := New(cfg, Sources{Journal: b.journal, Stage: b.stage, Ledger: b.ledger, Farm: fakeFarm{
+		Workers: 1, Kernel: "go", Queued: [powfarm.Priorities]int{powfarm.Telemetry: 2}, Preempted: 3,
+		Age:     [powfarm.Priorities]time.Duration{powfarm.Telemetry: time.Second},
+		Proven:  [powfarm.Priorities]uint64{powfarm.Urgent: 4, powfarm.Guest: 1},
+		Kernels: []powfarm.KernelStats{{Name: "avx2", Tries: 5}, {Name: "go", Tries: 7, Expected: 6, Searching: time.Second / 2}},
+	}},
 		slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)

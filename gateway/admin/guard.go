@@ -50,7 +50,7 @@ func (g *guard) require(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
-		from := sourceOf(r.RemoteAddr)
+		from := SourceOf(r.RemoteAddr)
 		if wait := g.wait(from); wait > 0 {
 			seconds := int(wait/time.Second) + 1
 			w.Header().Set("Retry-After", strconv.Itoa(seconds))
@@ -124,9 +124,10 @@ func (g *guard) forget(now time.Time) {
 	}
 }
 
-// sourceOf returns the network that a request is counted under; the zero
-// Prefix when its address is none.
-func sourceOf(remote string) netip.Prefix {
+// SourceOf returns the network that a client is counted under, the IPv4 address
+// or the IPv6 /64 that one host can own; the zero Prefix when remote, host and
+// port, names none.
+func SourceOf(remote string) netip.Prefix {
 	host, _, err := net.SplitHostPort(remote)
 	if err != nil {
 		return netip.Prefix{}

@@ -48,6 +48,8 @@ type collector struct {
 	simple     []simple
 	refused    *prometheus.Desc
 	front      []frontMetric
+	priorities []priorityMetric
+	kernels    []kernelMetric
 	histograms []histogram
 	info       *prometheus.Desc
 }
@@ -62,6 +64,15 @@ type (
 		desc  *prometheus.Desc
 		kind  prometheus.ValueType
 		value func(*FrontEnd) float64
+	}
+	priorityMetric struct {
+		desc  *prometheus.Desc
+		kind  prometheus.ValueType
+		value func(*powfarm.Stats, powfarm.Priority) float64
+	}
+	kernelMetric struct {
+		desc  *prometheus.Desc
+		value func(*powfarm.KernelStats) float64
 	}
 	histogram struct {
 		desc  *prometheus.Desc
@@ -109,12 +120,20 @@ func newCollector(h *Handler) *collector {
 			{desc("ledger_refused_blocks_total", "Invalid blocks."), counter, func(f *figures) float64 { return float64(f.ledger.Refused) }},
 			{desc("ledger_dropped_blocks_total", "Blocks with missing parents given up to make room."), counter, func(f *figures) float64 { return float64(f.ledger.Dropped) }},
 			{desc("pow_workers", "Proof-of-work workers."), gauge, func(f *figures) float64 { return float64(f.farm.Workers) }},
-			{desc("pow_queued", "Blocks that wait for a worker."), gauge, func(f *figures) float64 { return float64(f.farm.Queued) }},
-			{desc("pow_tries_total", "Nonces tried."), counter, func(f *figures) float64 { return float64(f.farm.Tries) }},
-			{desc("pow_expected_tries_total", "Nonces that as many finds take on average; a lasting drift from those tried means a broken kernel."), counter, func(f *figures) float64 { return f.farm.ExpectedTries }},
-			{desc("pow_searching_seconds_total", "Time that workers spent searching, summed."), counter, func(f *figures) float64 { return f.farm.Searching.Seconds() }},
 			{desc("pow_wrong_total", "Nonces of a kernel that the check refused."), counter, func(f *figures) float64 { return float64(f.farm.Wrong) }},
-			{desc("pow_proven_total", "Nonces found."), counter, func(f *figures) float64 { return float64(f.farm.Proven) }},
+			{desc("pow_preemptions_total", "Times that a worker left a search for a more important or an older one."), counter, func(f *figures) float64 { return float64(f.farm.Preempted) }},
+			{desc("pow_withdrawn_total", "Searches ended by their callers: gone, or back with newer parents."), counter, func(f *figures) float64 { return float64(f.farm.Withdrawn) }},
+			{desc("pow_refused_total", "Searches refused because the queue of their priority was full."), counter, func(f *figures) float64 { return float64(f.farm.Refused) }},
+		},
+		priorities: []priorityMetric{
+			{desc("pow_queued", "Blocks whose nonces are searched or wait for a worker.", "priority"), gauge, func(f *powfarm.Stats, p powfarm.Priority) float64 { return float64(f.Queued[p]) }},
+			{desc("pow_queue_age_seconds", "Time since the oldest of them came.", "priority"), gauge, func(f *powfarm.Stats, p powfarm.Priority) float64 { return f.Age[p].Seconds() }},
+			{desc("pow_proven_total", "Nonces found.", "priority"), counter, func(f *powfarm.Stats, p powfarm.Priority) float64 { return float64(f.Proven[p]) }},
+		},
+		kernels: []kernelMetric{
+			{desc("pow_tries_total", "Nonces tried.", "kernel"), func(k *powfarm.KernelStats) float64 { return float64(k.Tries) }},
+			{desc("pow_expected_tries_total", "Nonces that as many finds take on average; a lasting drift from those tried means a broken kernel.", "kernel"), func(k *powfarm.KernelStats) float64 { return k.Expected }},
+			{desc("pow_searching_seconds_total", "Time that workers spent searching, summed.", "kernel"), func(k *powfarm.KernelStats) float64 { return k.Searching.Seconds() }},
 		},
 		refused: desc("messages_refused_total", "Messages and connections turned away, by protocol and reason.", "protocol", "reason"),
 		front: []frontMetric{
@@ -143,6 +162,12 @@ func (c *collector) Describe(out chan<- *prometheus.Desc) {
 	for _, m := range c.front {
 		out <- m.desc
 	}
+	for _, m := range c.priorities {
+		out <- m.desc
+	}
+	for _, m := range c.kernels {
+		out <- m.desc
+	}
 	for _, m := range c.histograms {
 		out <- m.desc
 	}
@@ -162,6 +187,17 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		}
 		for _, reason := range slices.Sorted(maps.Keys(fe.Refused)) {
 			out <- prometheus.MustNewConstMetric(c.refused, counter, float64(fe.Refused[reason]), fe.Protocol, reason)
+		}
+	}
+	for _, m := range c.priorities {
+		for p := range powfarm.Priority(powfarm.Priorities) {
+			out <- prometheus.MustNewConstMetric(m.desc, m.kind, m.value(&f.farm, p), p.String())
+		}
+	}
+	for _, m := range c.kernels {
+		for i := range f.farm.Kernels {
+			k := &f.farm.Kernels[i]
+			out <- prometheus.MustNewConstMetric(m.desc, counter, m.value(k), k.Name)
 		}
 	}
 	for _, m := range c.histograms {

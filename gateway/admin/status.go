@@ -127,9 +127,18 @@ func (h *Handler) status(w http.ResponseWriter, r *http.Request) {
 }
 
 func showPoW(s powfarm.Stats) pow {
-	p := pow{Workers: s.Workers, Kernel: s.Kernel, Queued: s.Queued, Tries: s.Tries, Proven: s.Proven}
-	if s.Searching > 0 {
-		p.TriesPerSecond = uint64(float64(s.Tries) / s.Searching.Seconds() * float64(s.Workers))
+	p := pow{Workers: s.Workers, Kernel: s.Kernel}
+	for _, n := range s.Queued {
+		p.Queued += n
+	}
+	for _, n := range s.Proven {
+		p.Proven += n
+	}
+	for _, k := range s.Kernels {
+		p.Tries += k.Tries
+		if k.Name == s.Kernel && k.Searching > 0 {
+			p.TriesPerSecond = uint64(float64(k.Tries) / k.Searching.Seconds() * float64(s.Workers))
+		}
 	}
 	return p
 }

@@ -40,7 +40,10 @@ type Ledger interface {
 
 var _ Ledger = (*ledger.Ledger)(nil)
 
-// A Prover finds nonces (TIP-12). *powfarm.Farm is one.
+// ErrTooMany means that a client hands in more blocks than it may.
+var ErrTooMany = errors.New("too many blocks")
+
+// A Prover finds nonces (TIP-12). powfarm.Client is one.
 type Prover interface {
 	Prove(ctx context.Context, digest [32]byte, zeros int) (nonce uint64, err error)
 }
@@ -54,8 +57,12 @@ type Config struct {
 	Routes []string
 	// Health returns nil when the ledger can attach a block now; nil: always.
 	Health func() error
+	// Admit is asked before a submitted block is attached, with the client's
+	// address, host and port. It may wait. An error that wraps ErrTooMany is
+	// answered 429 with its text. nil: everything is admitted.
+	Admit func(ctx context.Context, remote string) error
 	// PoWJobs bounds the blocks that wait for a nonce at the same time; more
-	// are answered 503. 2.
+	// are answered 503. 4.
 	PoWJobs int
 	// PoWTime bounds the search for one block. 2 minutes.
 	PoWTime time.Duration
@@ -105,11 +112,14 @@ func New(cfg Config, l Ledger, p Prover, log *slog.Logger) (*Server, error) {
 	if cfg.Health == nil {
 		cfg.Health = func() error { return nil }
 	}
+	if cfg.Admit == nil {
+		cfg.Admit = func(context.Context, string) error { return nil }
+	}
 	s := &Server{
 		cfg: cfg, ledger: l, prover: p, log: log, mux: http.NewServeMux(),
 		large:   make(chan struct{}, maxLarge),
 		submits: make(chan struct{}, maxSubmits),
-		jobs:    make(chan struct{}, cmp.Or(cfg.PoWJobs, 2)),
+		jobs:    make(chan struct{}, cmp.Or(cfg.PoWJobs, 4)),
 	}
 	for path, m := range map[string]methods{
 		"/health":                           {"GET": s.health},

@@ -36,7 +36,7 @@ func serve(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h, err := api.New(api.Config{Network: net}, l, farm, log)
+	h, err := api.New(api.Config{Network: net}, l, farm.For(powfarm.Guest), log)
 	if err != nil {
 		t.Fatal(err)
 	}

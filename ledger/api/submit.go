@@ -18,23 +18,15 @@ import (
 // found its nonce and chosen its parents when the client left that to the
 // gateway.
 func (s *Server) submit(w http.ResponseWriter, r *http.Request) {
+	var id stardust.BlockID
 	b, err := s.readBlock(w, r)
 	if err == nil {
-		// Only now: a client that sends its body slowly takes no one's place.
-		select {
-		case s.submits <- struct{}{}:
-			defer func() { <-s.submits }()
-		default:
-			writeError(w, http.StatusServiceUnavailable, fmt.Sprintf("%d submissions in progress, the most at a time; try again", maxSubmits))
-			return
-		}
-		var id stardust.BlockID
-		id, err = s.place(r.Context(), http.NewResponseController(w), b)
-		if err == nil {
-			w.Header().Set("Location", "/api/core/v2/blocks/"+id.String())
-			writeJSON(w, http.StatusCreated, map[string]stardust.BlockID{"blockId": id})
-			return
-		}
+		id, err = s.admit(w, r, b)
+	}
+	if err == nil {
+		w.Header().Set("Location", "/api/core/v2/blocks/"+id.String())
+		writeJSON(w, http.StatusCreated, map[string]stardust.BlockID{"blockId": id})
+		return
 	}
 	if r.Context().Err() != nil {
 		return // the client is gone
@@ -44,6 +36,21 @@ func (s *Server) submit(w http.ResponseWriter, r *http.Request) {
 		s.log.Warn("submitted block not attached", "status", status, "err", err)
 	}
 	writeError(w, status, text)
+}
+
+// admit attaches b when the client may hand it in and there is room for it.
+// Only then: a client that sends its body slowly takes no one's place.
+func (s *Server) admit(w http.ResponseWriter, r *http.Request, b *stardust.Block) (id stardust.BlockID, err error) {
+	if err := s.cfg.Admit(r.Context(), r.RemoteAddr); err != nil {
+		return id, err
+	}
+	select {
+	case s.submits <- struct{}{}:
+		defer func() { <-s.submits }()
+	default:
+		return id, refuse(http.StatusServiceUnavailable, fmt.Sprintf("%d submissions in progress, the most at a time; try again", maxSubmits))
+	}
+	return s.place(r.Context(), http.NewResponseController(w), b)
 }
 
 // readBlock reads and decodes the body, waiting for it bodyTime at most.
@@ -217,6 +224,8 @@ func (s *Server) explain(err error) (status int, text string) {
 	switch {
 	case errors.As(err, &r):
 		return r.status, r.text
+	case errors.Is(err, ErrTooMany):
+		return http.StatusTooManyRequests, err.Error()
 	case errors.Is(err, ledger.ErrUnknownParent):
 		return http.StatusBadRequest, "block is not solid: " + err.Error()
 	case errors.Is(err, ledger.ErrScore), errors.Is(err, ledger.ErrInvalid):

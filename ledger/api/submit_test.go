@@ -240,6 +240,21 @@ func TestWhatPassesByItselfIs503WithRetryAfter(t *testing.T) {
 	}
 }
 
+func TestWhoIsNotAdmittedIsTold429AndAttachesNothing(t *testing.T) {
+	l := newFakeLedger(0)
+	s := newTest(t, Config{Admit: func(_ context.Context, remote string) error {
+		return fmt.Errorf("%w: %s comes again later", ErrTooMany, remote)
+	}}, l, nil)
+	before := len(l.blocks)
+	w := call(s, "POST", blocksPath, string(block(t, 0, "")), isBytes)
+	if text := errorText(t, w); w.Code != 429 || w.Header().Get("Retry-After") == "" || !strings.Contains(text, "192.0.2.1:1234 comes again later") {
+		t.Errorf("%d %q Retry-After %q", w.Code, text, w.Header().Get("Retry-After"))
+	}
+	if len(l.blocks) != before {
+		t.Error("a block was attached all the same")
+	}
+}
+
 func TestAnErrorOfTheStoreIsNotShown(t *testing.T) {
 	l := newFakeLedger(0)
 	l.err = errors.New("secret path")
