@@ -368,18 +368,3 @@ func TestJobsAreSearchedOldestFirst(t *testing.T) {
 		}
 	})
 }
-
-func BenchmarkProve(b *testing.B) {
-	f := farm(b, Config{Workers: AutoWorkers})
-	defer run(b, f)()
-	var digest [32]byte
-	for b.Loop() {
-		digest[0]++
-		digest[1] += digest[0] & 1
-		if _, err := f.For(Telemetry).Prove(b.Context(), digest, 9); err != nil {
-			b.Fatal(err)
-		}
-	}
-	st := f.Stats().Kernels[0]
-	b.ReportMetric(float64(st.Tries)/st.Searching.Seconds()/1e6, "MH/s/worker")
-}
