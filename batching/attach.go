@@ -179,8 +179,12 @@ func (s *Stage) search(ctx context.Context, digest [32]byte, zeros int, tips []s
 			}
 		}
 	})
+	began := time.Now()
 	nonce, err := s.prover.Prove(ctx, digest, zeros)
 	cause := context.Cause(ctx)
+	if err == nil || cause != nil {
+		s.speed.searched(zeros, time.Since(began), err == nil)
+	}
 	cancel(nil)
 	watch.Wait()
 	if err != nil && errors.Is(cause, errStale) {

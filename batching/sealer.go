@@ -163,9 +163,10 @@ func (s *Stage) nextBatch(ctx context.Context) (*batch, error) {
 				sl.oldest = time.Now()
 			}
 		}
-		p := sl.size.plan(s.cfg, s.ledger.MinPoWScore(), waiting)
-		left := s.cfg.MaxAge - time.Since(sl.oldest)
-		due := over || left <= 0
+		age := time.Since(sl.oldest)
+		p := sl.size.plan(s.cfg, s.ledger.MinPoWScore(), waiting, s.speed.speed(), max(age, s.cfg.MaxAge))
+		left := s.cfg.MaxAge - age
+		due := over || left <= 0 || p.now
 		if !due && waiting < min(uint64(s.cfg.MaxReadings), max(uint64(p.want), least)) {
 			s.pause(ctx, left)
 			continue

@@ -11,14 +11,7 @@ import (
 	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
 )
 
-// The proof of work of a block costs in steps: three times as much from a
-// certain size on. Blocks are filled to just under a step.
 const (
-	autoZeros  = 11   // the step that Target 0 takes: 1771 bytes at score 100,
-	autoLeast  = 1500 // or the first that holds this many bytes at higher scores
-	growSteps  = 2    // so many steps up
-	growBehind = 4    // while more waits than so many batches hold
-
 	minParents = 2         // parents that a block always has room for
 	envelopeIs = 230       // bytes of an envelope beside its records, roughly
 	firstGuess = 30        // bytes a reading adds to a block, before any was seen
@@ -46,31 +39,6 @@ func (z *sizer) block(n int) int {
 		return math.MaxInt
 	}
 	return z.base + z.parents*len(stardust.BlockID{}) + n
-}
-
-// A plan is the size that the coming block should have.
-type plan struct {
-	limit int // bytes
-	want  int // readings that fill it, as far as known
-}
-
-// plan returns the largest block worth its proof of work while so many
-// readings wait.
-func (z *sizer) plan(cfg Config, score uint32, waiting uint64) plan {
-	if cfg.Target != 0 {
-		return plan{cfg.Target, z.room(cfg.Target)}
-	}
-	zeros := max(autoZeros, stardust.TargetZeros(autoLeast, score))
-	p := plan{}
-	for range growSteps + 1 {
-		p.limit = stardust.MaxSize(zeros, score)
-		p.want = z.room(p.limit)
-		if p.want >= cfg.MaxReadings || p.limit >= stardust.MaxBlockSize || waiting <= uint64(growBehind*p.want) {
-			break
-		}
-		zeros++
-	}
-	return p
 }
 
 // room returns how many readings a block of limit bytes holds.

@@ -45,8 +45,9 @@ type Config struct {
 	TipRefresh  time.Duration // how long a nonce is searched before the parents are looked at again
 	MaxReadings int           // most readings in a batch, at most envelope.MaxReadings
 	// Target is the size of a block in bytes at which its batch is closed. 0
-	// takes the proof-of-work step of about 1.7 kB, and larger ones while
-	// readings pile up (reference: block sizes cost in steps of three).
+	// takes the proof-of-work step of about 1.7 kB, and while readings pile up
+	// the one that costs the fewest tries per reading, if its search takes no
+	// longer than MaxAge or than they have waited already.
 	Target int
 
 	// Clock tells the time that readings are stamped with and how far to
@@ -75,6 +76,7 @@ type Stage struct {
 	inbox  inbox
 	flight flight
 	seal   sealer
+	speed  speedometer
 	count  counters
 }
 
