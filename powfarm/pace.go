@@ -7,8 +7,8 @@ const (
 	paceWindow = 2 * time.Millisecond // how often a worker looks back
 	paceMost   = 50 * paceWindow      // the longest rest, however long a window took
 	paceClear  = 0.85                 // a worker that ran this much of a window was alone
-	paceLeast  = 0.1                  // a worker rests at most nine parts in ten of its time,
-	paceLater  = 0.5                  // and half of it when it has had something to do
+	paceLeast  = 0.03                 // of its time a worker searches at least this part,
+	paceLater  = 0.5                  // and half of it once it has had something to do
 	paceBurst  = 10 * time.Second     // for so long without
 	paceIdle   = time.Second          // so long a pause
 	paceRise   = 0.05                 // what a clear window gives back
