@@ -25,7 +25,7 @@ import (
 var ErrStore = errors.New("store damaged or newer than this program")
 
 // storeFormat names the newest format of the two stores.
-const storeFormat = "journal 2, ledger 1"
+const storeFormat = "journal 3, ledger 1"
 
 // A Gateway is everything between the devices and the Tangle on one box.
 type Gateway struct {

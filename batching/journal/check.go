@@ -111,7 +111,8 @@ func (c *checker) groups(txn *badger.Txn) error {
 		if len(left) == 0 {
 			return bad("group %d is in no segment", g.first)
 		}
-		t.add(g, size)
+		t.add(g)
+		t.bytes += int64(size)
 		pos = g.next()
 		if len(left) > 0 && pos >= left[0].next {
 			if t.segment != left[0] {

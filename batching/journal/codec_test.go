@@ -32,11 +32,84 @@ func TestGroupDecodesToWhatWasEncoded(t *testing.T) {
 	})
 }
 
+// genGroups makes groups of a head that follow each other.
+var genGroups = rapid.Custom(func(t *rapid.T) (groups []*group) {
+	first := rapid.Uint64Range(1, 1<<60).Draw(t, "first")
+	for range rapid.IntRange(1, 12).Draw(t, "groups") {
+		w := newGroupWriter(first, batching.Stamp{
+			Received: rapid.OneOf(rapid.Int64(), rapid.Int64Range(0, 3)).Draw(t, "received"),
+			Clock:    reading.Clock(rapid.IntRange(0, int(reading.ClockBad)).Draw(t, "clock")),
+		})
+		for _, p := range rapid.SliceOfN(genPacket, 1, 30).Draw(t, "packets") {
+			w.add(&p)
+		}
+		groups, first = append(groups, &w.g), w.g.next()
+	}
+	return groups
+})
+
+// merged returns the groups that merge makes, by where they begin.
+func merged(groups []*group) (values map[uint64][]byte, order []uint64) {
+	values = make(map[uint64][]byte)
+	_ = merge(groups, func(first uint64, value []byte) error {
+		values[first], order = value, append(order, first)
+		return nil
+	})
+	return values, order
+}
+
+func TestMergedGroupsHoldTheSameReadings(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		groups := genGroups.Draw(t, "groups")
+		var want, got []reading.Reading
+		for _, g := range groups {
+			want = append(want, g.readings...)
+		}
+		values, order := merged(groups)
+		for _, first := range order {
+			g, err := decodeGroup(first, values[first])
+			if err != nil {
+				t.Fatal(err)
+			}
+			if g.first != want[len(got)].Seq || g.at != (batching.Stamp{Received: g.readings[0].Received, Clock: g.readings[0].Clock}) || g.packets != nil {
+				t.Fatalf("group %+v", g)
+			}
+			got = append(got, g.readings...)
+		}
+		if !slices.Equal(got, want) {
+			t.Fatalf("merged %+v\nwant   %+v", got, want)
+		}
+	})
+}
+
+// What a flush that was cut off has left is written over by the next one,
+// which has at least the same groups.
+func TestMergedGroupsBeginWhereThoseOfFewerGroupsDid(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		groups := genGroups.Draw(t, "groups")
+		values, _ := merged(groups)
+		fewer := rapid.IntRange(0, len(groups)).Draw(t, "fewer")
+		_, order := merged(groups[:fewer])
+		for i, first := range order {
+			if values[first] == nil {
+				t.Fatalf("group %d of %d groups begins at %d, where none of %d does", i, fewer, first, len(groups))
+			}
+		}
+	})
+}
+
 func TestEveryBitOfAGroupIsProtected(t *testing.T) {
 	w := newGroupWriter(7, batching.Stamp{Received: 1000})
 	p := batching.Packet{Readings: []reading.Reading{num("a", "x", 1), num("a", "y", 2)}, Key: keyOf(1, 2)}
 	w.add(&p)
 	value := w.value()
+	protected(t, value)
+	values, _ := merged([]*group{&w.g})
+	protected(t, values[7])
+}
+
+func protected(t *testing.T, value []byte) {
+	t.Helper()
 	if _, err := decodeGroup(8, value); !errors.Is(err, ErrCorrupt) {
 		t.Errorf("under another key: %v", err)
 	}
@@ -135,10 +208,27 @@ func FuzzParseGroup(f *testing.F) {
 	w.add(&batching.Packet{Readings: []reading.Reading{{Device: "a", Name: "z", Value: reading.Bytes([]byte{1}), Err: "bad", Time: 9}}})
 	v := w.value()
 	f.Add(v[:len(v)-4])
+	values, _ := merged([]*group{&w.g})
+	f.Add(values[7][:len(values[7])-4])
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, body []byte) {
 		g, err := parseGroup(7, body)
 		if err != nil {
+			return
+		}
+		values, order := merged([]*group{g})
+		var stored []reading.Reading
+		for _, first := range order {
+			m, err := decodeGroup(first, values[first])
+			if err != nil {
+				t.Fatalf("%x\nparsed %+v\nmerged %v", body, g, err)
+			}
+			stored = append(stored, m.readings...)
+		}
+		if !slices.Equal(stored, g.readings) {
+			t.Errorf("%x\nparsed %+v\nmerged %+v", body, g, stored)
+		}
+		if body[0] == inStore {
 			return
 		}
 		w := newGroupWriter(7, g.at)

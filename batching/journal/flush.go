@@ -140,10 +140,12 @@ func (j *Journal) flush() error {
 func (j *Journal) writeTail(t *tail, c checkpoint) error {
 	w := &writer{db: j.db}
 	defer w.discard()
-	for _, g := range t.groups {
-		if err := w.set(seqKey(prefixGroup, g.first), g.value, 0); err != nil {
-			return err
-		}
+	err := merge(t.groups, func(first uint64, value []byte) error {
+		t.bytes += int64(len(value))
+		return w.set(seqKey(prefixGroup, first), value, 0)
+	})
+	if err != nil {
+		return err
 	}
 	if err := t.index(func(k, v []byte) error { return w.set(k, v, 0) }); err != nil {
 		return err

@@ -188,7 +188,7 @@ func (j *Journal) Append(packets []batching.Packet, at batching.Stamp) (uint64, 
 		if err := j.store(g, values[i]); err != nil {
 			return 0, err
 		}
-		j.apply(g, values[i])
+		j.apply(g, len(values[i]))
 	}
 	j.disk.wrote(bytes)
 	if err := j.flushDue(); err != nil {
@@ -271,18 +271,18 @@ func (j *Journal) inBackground() error {
 
 // apply takes a stored group into memory: after its commit, and again when it
 // is replayed.
-func (j *Journal) apply(g *group, value []byte) {
+func (j *Journal) apply(g *group, bytes int) {
 	j.windows.add(g)
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.tail.add(g, len(value))
-	j.tail.groups = append(j.tail.groups, encoded{g.first, value})
+	j.tail.add(g)
+	j.tail.groups = append(j.tail.groups, g)
 	j.recent.add(g)
 	j.recent.shrink(j.checkpoint.next)
 	j.next = g.next()
 	j.stats.Appended += uint64(len(g.readings))
 	j.stats.Groups++
-	j.stats.Bytes += uint64(len(value))
+	j.stats.Bytes += uint64(bytes)
 }
 
 // Recall implements [batching.Journal]: it looks among the last 512 packets of

@@ -396,25 +396,30 @@ func TestCheckFindsWhatIsChanged(t *testing.T) {
 func TestDamagedGroupIsReportedAndOthersAreRead(t *testing.T) {
 	dir := t.TempDir()
 	j := open0(t, dir, Options{})
+	const each = mergeReadings // so that no two become one group
 	for i := range 3 {
-		mustAppend(t, j, int64(i), pack(num("a", fmt.Sprint(i), 1)))
+		rs := make([]reading.Reading, each)
+		for n := range rs {
+			rs[n] = num("a", fmt.Sprint(i), int64(n))
+		}
+		mustAppend(t, j, int64(i), pack(rs...))
 	}
 	if err := j.Close(); err != nil {
 		t.Fatal(err)
 	}
-	change(t, dir, string(seqKey(prefixGroup, 2)), []byte("flipped"))
+	change(t, dir, string(seqKey(prefixGroup, each+1)), []byte("flipped"))
 	k, err := Open(dir, Options{Reserve: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer k.Close()
-	if _, err := k.Get(2); !errors.Is(err, ErrCorrupt) {
-		t.Errorf("get 2: %v", err)
+	if _, err := k.Get(each + 2); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("get from the damaged group: %v", err)
 	}
-	if r, err := k.Get(3); err != nil || r.Name != "2" {
-		t.Errorf("get 3 = %+v, %v", r, err)
+	if r, err := k.Get(2*each + 1); err != nil || r.Name != "2" {
+		t.Errorf("get behind it = %+v, %v", r, err)
 	}
-	if _, err := k.Read(1, 10); !errors.Is(err, ErrCorrupt) {
+	if _, err := k.Read(each, 10); !errors.Is(err, ErrCorrupt) {
 		t.Errorf("read: %v", err)
 	}
 }

@@ -7,7 +7,7 @@ import (
 
 // Format is the newest store format that this package reads, and the one that
 // it writes.
-const Format = 2
+const Format = 3
 
 // First bytes of keys; the table stands in the package comment.
 const (

@@ -280,7 +280,7 @@ func (j *Journal) replay() error {
 		return err
 	}
 	for i := range groups {
-		j.apply(groups[i].group, groups[i].value)
+		j.apply(groups[i].group, len(groups[i].value))
 	}
 	j.stats = Stats{}
 	return nil

@@ -14,17 +14,11 @@ import (
 // which are in the head, and what the indexes will hold of them.
 type tail struct {
 	segment
-	groups []encoded
+	groups []*group
 	series map[series][]entry
 	keys   map[[16]byte][]keyed
 	// latest is the highest received time of a packet with a key.
 	latest int64
-}
-
-// An encoded is the value of a group.
-type encoded struct {
-	first uint64
-	value []byte
 }
 
 // A keyed is one packet in the window of its sender.
@@ -42,16 +36,16 @@ func newTail(first uint64) *tail {
 	}
 }
 
-// add takes in the next group, of that many encoded bytes.
-func (t *tail) add(g *group, bytes int) {
+// add takes in the next group. What it takes in the store is added to bytes by
+// whoever knows it.
+func (t *tail) add(g *group) {
 	if t.next == t.first {
 		t.minReceived, t.maxReceived = g.at.Received, g.at.Received
 	}
-	t.minReceived = min(t.minReceived, g.at.Received)
-	t.maxReceived = max(t.maxReceived, g.at.Received)
-	t.bytes += int64(bytes)
 	for i := range g.readings {
 		r := &g.readings[i]
+		t.minReceived = min(t.minReceived, r.Received)
+		t.maxReceived = max(t.maxReceived, r.Received)
 		s := series{r.Device, r.Name}
 		t.series[s] = append(t.series[s], entry{r.Seq, r.Received})
 	}

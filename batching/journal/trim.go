@@ -85,11 +85,11 @@ func (j *Journal) drop(s segment) error {
 	t := newTail(s.first)
 	var groups [][]byte
 	err := j.db.View(func(txn *badger.Txn) error {
-		return groupsFrom(txn, s.first, func(g *group, size int) error {
+		return groupsFrom(txn, s.first, func(g *group, _ int) error {
 			if g.first >= s.next {
 				return errStop
 			}
-			t.add(g, size)
+			t.add(g)
 			groups = append(groups, seqKey(prefixGroup, g.first))
 			return nil
 		})
