@@ -2,8 +2,8 @@
 // hedgerow network with their keys and weights, and the parameters that all of
 // them share (contract.md §7, consensus.md §1).
 //
-// It holds the file only. Whether the signatures under a file suffice, and
-// which epoch is in force, is decided elsewhere; keys are not read here.
+// It holds the file, and says whether the members of one epoch signed the
+// next. Which epoch is in force is decided elsewhere; keys are not read here.
 package network
 
 import (
@@ -49,12 +49,15 @@ type File struct {
 	Epoch             uint32      `json:"epoch"`             // 0 is the genesis
 	Gateways          []Gateway   `json:"gateways"`          // 1-64; the index is the gateway's number
 	Operators         []Operator  `json:"operators"`         // who may sign updates for gateways
+	ByzantineWeight   uint32      `json:"byzantineWeight"`   // B: so much of the weight may do as it likes
 	MinPoWScore       uint32      `json:"minPowScore"`       // TIP-12; 0 asks for no proof of work
 	RoundInterval     Duration    `json:"roundInterval"`     // while transactions wait
 	DataRoundInterval Duration    `json:"dataRoundInterval"` // while only data waits
 	Bech32HRP         string      `json:"bech32Hrp"`         // prefix of addresses
 	TokenSupply       Amount      `json:"tokenSupply"`       // base tokens
 	VByteCost         uint32      `json:"vByteCost"`         // TIP-19
+	IDHorizon         uint32      `json:"idHorizon"`         // milestones after which no block may refer to another
+	SnapshotEvery     uint32      `json:"snapshotEvery"`     // milestones from one with the ledger's root to the next
 	GenesisOutputs    []Output    `json:"genesisOutputs"`    // empty: this version moves no value
 	Previous          string      `json:"previous"`          // hash of the file of the epoch before; "" for the genesis
 	Signatures        []Signature `json:"signatures"`        // over Hash; not part of it
@@ -111,6 +114,8 @@ func NewOfOne(networkName, gatewayName string, publicKey ed25519.PublicKey) *Fil
 		Bech32HRP:         "hdg",
 		TokenSupply:       1_000_000_000_000,
 		VByteCost:         100,
+		IDHorizon:         500_000,
+		SnapshotEvery:     1000,
 		GenesisOutputs:    []Output{},
 		Signatures:        []Signature{},
 	}
@@ -149,11 +154,17 @@ func (f *File) Weight() uint64 {
 	return sum
 }
 
-// Quorum returns the weight that agrees on everything (consensus.md §1).
-func (f *File) Quorum() uint64 {
-	w := f.Weight()
-	byzantine := (w+2)/3 - min(1, (w+2)/3) // ceil(W/3) - 1
-	return (w+byzantine)/2 + 1
+// Quorum returns the weight that agrees on everything (consensus.md §1): two
+// sets of it share more than ByzantineWeight.
+func (f *File) Quorum() uint64 { return (f.Weight()+uint64(f.ByzantineWeight))/2 + 1 }
+
+// mostByzantine returns the largest ByzantineWeight that the gateways bear:
+// less than a third of their weight.
+func (f *File) mostByzantine() uint64 {
+	if w := f.Weight(); w > 0 {
+		return (w - 1) / 3
+	}
+	return 0
 }
 
 var (

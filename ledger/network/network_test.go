@@ -19,10 +19,10 @@ var testKey = ed25519.PublicKey(bytes.Repeat([]byte{0xab}, 32))
 
 // canonicalOfOne is the canonical JSON of NewOfOne("site-1", "barn-7", testKey)
 // without signatures, written by hand after RFC 8785.
-const canonicalOfOne = `{"bech32Hrp":"hdg","dataRoundInterval":"1s","epoch":0,` +
+const canonicalOfOne = `{"bech32Hrp":"hdg","byzantineWeight":0,"dataRoundInterval":"1s","epoch":0,` +
 	`"gateways":[{"name":"barn-7","publicKey":"0xabababababababababababababababababababababababababababababababab","weight":1}],` +
-	`"genesisOutputs":[],"minPowScore":100,"networkName":"site-1","operators":[],"previous":"",` +
-	`"roundInterval":"100ms","tokenSupply":"1000000000000","vByteCost":100}`
+	`"genesisOutputs":[],"idHorizon":500000,"minPowScore":100,"networkName":"site-1","operators":[],"previous":"",` +
+	`"roundInterval":"100ms","snapshotEvery":1000,"tokenSupply":"1000000000000","vByteCost":100}`
 
 func TestHashIsOverTheCanonicalFormWithoutSignatures(t *testing.T) {
 	f := NewOfOne("site-1", "barn-7", testKey)
@@ -59,9 +59,13 @@ func TestNetworkOfOneIsItsOwnQuorum(t *testing.T) {
 // The table of consensus.md §1.
 func TestQuorum(t *testing.T) {
 	for n, want := range map[int]uint64{1: 1, 2: 2, 3: 2, 4: 3, 5: 4, 6: 4, 7: 5, 10: 7, 15: 10, 50: 34} {
-		f := NewOfOne("n", "g", testKey)
-		for i := 1; i < n; i++ {
-			f.Gateways = append(f.Gateways, Gateway{Name: fmt.Sprint(i), PublicKey: PublicKey{byte(i)}, Weight: 1})
+		var gateways []Gateway
+		for i := range n {
+			gateways = append(gateways, Gateway{Name: fmt.Sprint(i), PublicKey: PublicKey{byte(i + 1)}, Weight: 1})
+		}
+		f := Create("n", gateways)
+		if err := f.Validate(); err != nil {
+			t.Error(err)
 		}
 		if got := f.Quorum(); got != want {
 			t.Errorf("quorum of %d is %d, want %d", n, got, want)

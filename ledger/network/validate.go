@@ -102,6 +102,12 @@ func (f *File) checkParameters() error {
 	case f.DataRoundInterval < f.RoundInterval || f.DataRoundInterval > most:
 		return fmt.Errorf("dataRoundInterval: %v, want roundInterval (%v) to 1h",
 			time.Duration(f.DataRoundInterval), time.Duration(f.RoundInterval))
+	case uint64(f.ByzantineWeight) > f.mostByzantine():
+		return fmt.Errorf("byzantineWeight: %d, want less than a third of the gateways' weight, %d", f.ByzantineWeight, f.Weight())
+	case f.IDHorizon < 1000:
+		return fmt.Errorf("idHorizon: %d, want at least 1000", f.IDHorizon)
+	case f.SnapshotEvery < 1 || f.SnapshotEvery > f.IDHorizon:
+		return fmt.Errorf("snapshotEvery: %d, want 1 to idHorizon (%d)", f.SnapshotEvery, f.IDHorizon)
 	case f.TokenSupply == 0:
 		return fmt.Errorf("tokenSupply: 0, want at least 1")
 	case len(f.GenesisOutputs) > 0:

@@ -1,0 +1,201 @@
+package network
+
+import (
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+)
+
+// Why a file is not accepted as the next epoch of a network. The errors of
+// [File.Follows] wrap one of them.
+var (
+	ErrOtherNetwork = errors.New("file of another network")
+	ErrStale        = errors.New("network file is not of the next epoch")
+	ErrForged       = errors.New("network file is signed wrongly")
+	ErrUnsigned     = errors.New("network file is not signed by a quorum")
+)
+
+// Create returns the genesis of a network of these gateways with the default
+// parameters. Names and weights that the file does not allow are reported by
+// [File.Validate] and [File.Save].
+func Create(networkName string, gateways []Gateway) *File {
+	f := NewOfOne(networkName, "", make(ed25519.PublicKey, ed25519.PublicKeySize))
+	f.Gateways = slices.Clone(gateways)
+	f.ByzantineWeight = uint32(f.mostByzantine())
+	return f
+}
+
+// Next returns a draft of the following epoch: all as it is, with nobody's
+// signature.
+func (f *File) Next() *File {
+	n := *f
+	hash := f.Hash()
+	n.Epoch, n.Previous = f.Epoch+1, hexText(hash[:])
+	n.Gateways = slices.Clone(f.Gateways)
+	n.Operators = make([]Operator, len(f.Operators))
+	for i, o := range f.Operators {
+		n.Operators[i] = Operator{o.PublicKey, slices.Clone(o.Gateways)}
+	}
+	n.Signatures = []Signature{}
+	return &n
+}
+
+// Add makes g a member. What is not allowed, such as a name that is taken,
+// [File.Validate] reports.
+func (f *File) Add(g Gateway) {
+	f.Gateways = append(f.Gateways, g)
+	f.weigh()
+}
+
+// Remove takes a member out, and from the operators that sign for it. The error
+// wraps [ErrInvalid] when there is none of that name.
+func (f *File) Remove(name string) error {
+	i, err := f.find(name)
+	if err != nil {
+		return err
+	}
+	f.Gateways = slices.Delete(f.Gateways, i, i+1)
+	for i := range f.Operators {
+		o := &f.Operators[i]
+		o.Gateways = slices.DeleteFunc(o.Gateways, func(g string) bool { return g == name })
+	}
+	f.Operators = slices.DeleteFunc(f.Operators, func(o Operator) bool { return len(o.Gateways) == 0 })
+	f.weigh()
+	return nil
+}
+
+// SetWeight gives a member another weight. The error wraps [ErrInvalid] when
+// there is none of that name.
+func (f *File) SetWeight(name string, weight uint32) error {
+	i, err := f.find(name)
+	if err != nil {
+		return err
+	}
+	f.Gateways[i].Weight = weight
+	f.weigh()
+	return nil
+}
+
+// weigh adapts ByzantineWeight to the gateways.
+func (f *File) weigh() {
+	f.ByzantineWeight = uint32(f.mostByzantine())
+	f.Signatures = []Signature{}
+}
+
+func (f *File) find(name string) (int, error) {
+	for i, g := range f.Gateways {
+		if g.Name == name {
+			return i, nil
+		}
+	}
+	return 0, fmt.Errorf("%w: no gateway %.40q", ErrInvalid, name)
+}
+
+// Sign puts the key's signature under the file, in the place of an earlier one
+// of the same key.
+func (f *File) Sign(key ed25519.PrivateKey) {
+	hash := f.Hash()
+	s := Signature{PublicKey: PublicKey(key.Public().(ed25519.PublicKey)), Signature: Bytes64(ed25519.Sign(key, hash[:]))}
+	f.Signatures = slices.DeleteFunc(f.Signatures, func(old Signature) bool { return old.PublicKey == s.PublicKey })
+	f.Signatures = append(f.Signatures, s)
+}
+
+// An Approval is what the signatures under a file say of the members of the
+// epoch before.
+type Approval struct {
+	Gateways []string // that signed, or whose operator did
+	Weight   uint64   // theirs
+	Needed   uint64   // the quorum
+}
+
+// Approved verifies the signatures under f against the members and operators
+// of the epoch before. The error wraps [ErrForged] when one is wrong or of a
+// key that may not sign; too few are no error.
+func (f *File) Approved(previous *File) (Approval, error) {
+	a := Approval{Needed: previous.Quorum()}
+	hash := f.Hash()
+	signed := map[string]bool{}
+	for i, s := range f.Signatures {
+		names := previous.signsFor(s.PublicKey)
+		if len(names) == 0 {
+			return a, fmt.Errorf("%w: signatures[%d] is of %v, which signs for no gateway of epoch %d", ErrForged, i, s.PublicKey, previous.Epoch)
+		}
+		if !ed25519.Verify(s.PublicKey[:], hash[:], s.Signature[:]) {
+			return a, fmt.Errorf("%w: signatures[%d], of %v, does not fit the file", ErrForged, i, s.PublicKey)
+		}
+		for _, name := range names {
+			signed[name] = true
+		}
+	}
+	for _, g := range previous.Gateways {
+		if signed[g.Name] {
+			a.Gateways = append(a.Gateways, g.Name)
+			a.Weight += uint64(g.Weight)
+		}
+	}
+	return a, nil
+}
+
+// signsFor returns the gateways that a key may sign updates for.
+func (f *File) signsFor(key PublicKey) (names []string) {
+	if i, ok := f.Index(key[:]); ok {
+		names = append(names, f.Gateways[i].Name)
+	}
+	for _, o := range f.Operators {
+		if o.PublicKey == key {
+			names = append(names, o.Gateways...)
+		}
+	}
+	return names
+}
+
+// Follows returns nil if f is the epoch after previous and a quorum of the
+// members of previous signed it, or says what it lacks. Both files must be
+// valid. The error wraps [ErrOtherNetwork], [ErrStale], [ErrForged] or
+// [ErrUnsigned]; what the genesis fixes for good and f changes is
+// [ErrOtherNetwork].
+func (f *File) Follows(previous *File) error {
+	if f.NetworkName != previous.NetworkName {
+		return fmt.Errorf("%w: %q, not %q", ErrOtherNetwork, f.NetworkName, previous.NetworkName)
+	}
+	if f.Epoch != previous.Epoch+1 {
+		return fmt.Errorf("%w: it has epoch %d, the next one is %d", ErrStale, f.Epoch, previous.Epoch+1)
+	}
+	if hash := previous.Hash(); f.Previous != hexText(hash[:]) {
+		return fmt.Errorf("%w: it follows another file of epoch %d", ErrOtherNetwork, previous.Epoch)
+	}
+	if field := f.differs(previous); field != "" {
+		return fmt.Errorf("%w: %s is fixed by the genesis", ErrOtherNetwork, field)
+	}
+	a, err := f.Approved(previous)
+	if err != nil {
+		return err
+	}
+	if a.Weight < a.Needed {
+		return fmt.Errorf("%w: %d of %d needed signed (%v)", ErrUnsigned, a.Weight, a.Needed, a.Gateways)
+	}
+	return nil
+}
+
+// differs names a field that no epoch may change and f does.
+func (f *File) differs(g *File) string {
+	for _, c := range []struct {
+		name  string
+		equal bool
+	}{
+		{"minPowScore", f.MinPoWScore == g.MinPoWScore},
+		{"bech32Hrp", f.Bech32HRP == g.Bech32HRP},
+		{"tokenSupply", f.TokenSupply == g.TokenSupply},
+		{"vByteCost", f.VByteCost == g.VByteCost},
+		{"idHorizon", f.IDHorizon == g.IDHorizon},
+		{"snapshotEvery", f.SnapshotEvery == g.SnapshotEvery},
+		{"genesisOutputs", reflect.DeepEqual(f.GenesisOutputs, g.GenesisOutputs)},
+	} {
+		if !c.equal {
+			return c.name
+		}
+	}
+	return ""
+}
