@@ -55,6 +55,9 @@ func openHome(cfg *Config, log *slog.Logger) (_ *home, err error) {
 	if h.network, err = openNetwork(cfg, h.key.Public().(ed25519.PublicKey)); err != nil {
 		return nil, err
 	}
+	if err := useIdentity(cfg.Identity); err != nil {
+		return nil, err
+	}
 	return h, nil
 }
 

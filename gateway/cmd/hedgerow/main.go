@@ -32,8 +32,10 @@ const (
 type cli struct {
 	Run      runCmd      `cmd:"" help:"Run the gateway."`
 	Demo     demoCmd     `cmd:"" help:"Run a sandbox with simulated sensors over MQTT and CoAP."`
+	Init     initCmd     `cmd:"" help:"Make configuration, identity and admin token of a new gateway."`
 	Check    checkCmd    `cmd:"" help:"Check a configuration and what it names; lists everything that is wrong."`
 	Readings readingsCmd `cmd:"" help:"List or export stored readings."`
+	Network  networkCmd  `cmd:"" help:"Write, change, sign and show network files."`
 	Bench    benchCmd    `cmd:"" help:"Measure what this machine can hold."`
 	Health   healthCmd   `cmd:"" help:"Ask a running gateway whether it can acknowledge a reading now."`
 	Version  versionCmd  `cmd:"" help:"Print the version."`

@@ -1,0 +1,298 @@
+package main
+
+import (
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/hedgerow-iot/hedgerow/gateway"
+	"github.com/hedgerow-iot/hedgerow/ledger/network"
+)
+
+type networkCmd struct {
+	Create    networkCreateCmd `cmd:"" help:"Write the network file of a new network."`
+	Add       networkAddCmd    `cmd:"" help:"Draft the next epoch, with more gateways."`
+	Remove    networkRemoveCmd `cmd:"" help:"Draft the next epoch, without some gateways."`
+	SetWeight networkWeightCmd `cmd:"" help:"Draft the next epoch, with other weights."`
+	Sign      networkSignCmd   `cmd:"" help:"Sign a draft with a gateway's or an operator's key."`
+	Show      networkShowCmd   `cmd:"" help:"Show a network file, and who signed it."`
+}
+
+// draftFlags are those of the commands that make the next epoch.
+type draftFlags struct {
+	Out  string `required:"" placeholder:"FILE" help:"Where to write the draft; an earlier draft there is replaced."`
+	File string `arg:"" placeholder:"FILE" help:"The network file in force."`
+}
+
+// draft reads the file in force and writes what change makes of the next epoch.
+func (d *draftFlags) draft(e *env, change func(*network.File) error) error {
+	f, err := network.Load(d.File)
+	if err != nil {
+		return err
+	}
+	next := f.Next()
+	if err := change(next); err != nil {
+		return usageError{err}
+	}
+	old, err := network.Load(d.Out)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return fmt.Errorf("not written over %s: %w", d.Out, err)
+	case old.NetworkName != next.NetworkName || old.Epoch != next.Epoch:
+		return fmt.Errorf("%s is epoch %d of %s: not written over", d.Out, old.Epoch, old.NetworkName)
+	}
+	if err := next.Save(d.Out); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(e.stdout, "%s is a draft of epoch %d; it needs signatures of weight %d of %d:\n"+
+		"  hedgerow network sign --key identity.key %s\n", d.Out, next.Epoch, f.Quorum(), f.Weight(), d.Out)
+	return err
+}
+
+type networkCreateCmd struct {
+	Name     string   `required:"" help:"Name of the network: letters, digits, dots, underscores and hyphens."`
+	Out      string   `required:"" placeholder:"FILE" help:"Where to write the file; it must not be there yet."`
+	Operator []string `placeholder:"PUBFILE=GATEWAY,…" sep:"none" help:"A key that may sign the next epochs for these gateways (repeatable)."`
+	Gateways []string `arg:"" placeholder:"GATEWAY=PUBFILE[:WEIGHT]" help:"The members, each with its identity.pub and perhaps the weight of its votes (1)."`
+}
+
+// Run writes the genesis of a network.
+func (c *networkCreateCmd) Run(e *env) error {
+	gateways, err := members(c.Gateways)
+	if err != nil {
+		return err
+	}
+	f := network.Create(c.Name, gateways)
+	if f.Operators, err = operators(c.Operator); err != nil {
+		return err
+	}
+	if err := f.Validate(); err != nil {
+		return usageError{err}
+	}
+	if _, err := os.Lstat(c.Out); !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s is there already: a network's first file is never written over", c.Out)
+	}
+	if err := f.Save(c.Out); err != nil {
+		return err
+	}
+	return showNetwork(e.stdout, f, nil)
+}
+
+type networkAddCmd struct {
+	draftFlags
+	Operator []string `placeholder:"PUBFILE=GATEWAY,…" sep:"none" help:"A key that may sign later epochs for these gateways (repeatable)."`
+	Gateways []string `arg:"" placeholder:"GATEWAY=PUBFILE[:WEIGHT]" help:"The new members."`
+}
+
+// Run drafts the next epoch.
+func (c *networkAddCmd) Run(e *env) error {
+	gateways, err := members(c.Gateways)
+	if err != nil {
+		return err
+	}
+	more, err := operators(c.Operator)
+	if err != nil {
+		return err
+	}
+	return c.draft(e, func(f *network.File) error {
+		for _, g := range gateways {
+			f.Add(g)
+		}
+		f.Operators = append(f.Operators, more...)
+		return f.Validate()
+	})
+}
+
+type networkRemoveCmd struct {
+	draftFlags
+	Gateways []string `arg:"" placeholder:"GATEWAY" help:"The members that leave."`
+}
+
+// Run drafts the next epoch.
+func (c *networkRemoveCmd) Run(e *env) error {
+	return c.draft(e, func(f *network.File) error {
+		for _, name := range c.Gateways {
+			if err := f.Remove(name); err != nil {
+				return err
+			}
+		}
+		return f.Validate()
+	})
+}
+
+type networkWeightCmd struct {
+	draftFlags
+	Weights []string `arg:"" placeholder:"GATEWAY=WEIGHT" help:"Members and the new weights of their votes."`
+}
+
+// Run drafts the next epoch.
+func (c *networkWeightCmd) Run(e *env) error {
+	return c.draft(e, func(f *network.File) error {
+		for _, text := range c.Weights {
+			name, weight, _ := strings.Cut(text, "=")
+			n, err := strconv.ParseUint(weight, 10, 32)
+			if err != nil {
+				return fmt.Errorf("%q is not GATEWAY=WEIGHT", text)
+			}
+			if err := f.SetWeight(name, uint32(n)); err != nil {
+				return err
+			}
+		}
+		return f.Validate()
+	})
+}
+
+type networkSignCmd struct {
+	Key  string `required:"" placeholder:"KEYFILE" help:"The private key of a gateway or operator: a path, env:NAME or credential:NAME."`
+	File string `arg:"" placeholder:"FILE" help:"The draft; the signature is added to it."`
+}
+
+// Run adds a signature to the file.
+func (c *networkSignCmd) Run(e *env) error {
+	f, err := network.Load(c.File)
+	if err != nil {
+		return err
+	}
+	key, err := gateway.ReadIdentity(c.Key)
+	if err != nil {
+		return err
+	}
+	f.Sign(key)
+	if err := f.Save(c.File); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(e.stdout, "%s has %d signatures now; hedgerow network show --previous FILE tells whether they suffice\n", c.File, len(f.Signatures))
+	return err
+}
+
+type networkShowCmd struct {
+	Previous string `placeholder:"FILE" help:"The file of the epoch before: check whether it is followed."`
+	JSON     bool   `name:"json" help:"Print JSON."`
+	File     string `arg:"" placeholder:"FILE" help:"The network file."`
+}
+
+// Run shows the file. It fails when the epoch before is given and not followed.
+func (c *networkShowCmd) Run(e *env) error {
+	f, err := network.Load(c.File)
+	if err != nil {
+		return err
+	}
+	var previous *network.File
+	if c.Previous != "" {
+		if previous, err = network.Load(c.Previous); err != nil {
+			return err
+		}
+	}
+	if c.JSON {
+		err = json.NewEncoder(e.stdout).Encode(networkJSON(f, previous))
+	} else {
+		err = showNetwork(e.stdout, f, previous)
+	}
+	if err == nil && previous != nil {
+		err = f.Follows(previous)
+	}
+	return err
+}
+
+// networkJSON is what show --json prints: the file and what follows from it.
+func networkJSON(f, previous *network.File) map[string]any {
+	hash := f.Hash()
+	out := map[string]any{
+		"file": f, "hash": "0x" + hex.EncodeToString(hash[:]), "weight": f.Weight(), "quorum": f.Quorum(),
+	}
+	if previous != nil {
+		a, err := f.Approved(previous)
+		out["signedBy"], out["signedWeight"], out["neededWeight"] = append([]string{}, a.Gateways...), a.Weight, a.Needed
+		if err == nil {
+			err = f.Follows(previous)
+		}
+		out["follows"] = err == nil
+		if err != nil {
+			out["reason"] = err.Error()
+		}
+	}
+	return out
+}
+
+func showNetwork(w io.Writer, f, previous *network.File) error {
+	hash := f.Hash()
+	fmt.Fprintf(w, "network %s, epoch %d\nhash    0x%x\n", f.NetworkName, f.Epoch, hash)
+	fmt.Fprintf(w, "quorum  %d of %d; up to %d may do as they like\n\n", f.Quorum(), f.Weight(), f.ByzantineWeight)
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "GATEWAY\tWEIGHT\tIDENTITY KEY")
+	for _, g := range f.Gateways {
+		fmt.Fprintf(t, "%s\t%d\t%v\n", g.Name, g.Weight, g.PublicKey)
+	}
+	if len(f.Operators) > 0 {
+		fmt.Fprintln(t, "\nOPERATOR FOR\t\tKEY")
+		for _, o := range f.Operators {
+			fmt.Fprintf(t, "%s\t\t%v\n", strings.Join(o.Gateways, ", "), o.PublicKey)
+		}
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	if previous == nil {
+		return nil
+	}
+	a, err := f.Approved(previous)
+	if err == nil {
+		_, err = fmt.Fprintf(w, "\nsigned for epoch %d by %s: weight %d, needed %d\n", previous.Epoch, names(a.Gateways), a.Weight, a.Needed)
+	}
+	return err
+}
+
+func names(list []string) string {
+	if len(list) == 0 {
+		return "nobody"
+	}
+	return strings.Join(list, ", ")
+}
+
+// members reads GATEWAY=PUBFILE[:WEIGHT].
+func members(texts []string) (all []network.Gateway, err error) {
+	for _, text := range texts {
+		name, file, ok := strings.Cut(text, "=")
+		if !ok || name == "" || file == "" {
+			return nil, usagef("%q is not GATEWAY=PUBFILE[:WEIGHT], such as barn-7=barn-7.pub", text)
+		}
+		g := network.Gateway{Name: name, Weight: 1}
+		if i := strings.LastIndexByte(file, ':'); i >= 0 {
+			if n, err := strconv.ParseUint(file[i+1:], 10, 32); err == nil {
+				g.Weight, file = uint32(n), file[:i]
+			}
+		}
+		key, err := gateway.ReadPublicKey(file)
+		if err != nil {
+			return nil, fmt.Errorf("key of %s: %w", name, err)
+		}
+		copy(g.PublicKey[:], key)
+		all = append(all, g)
+	}
+	return all, nil
+}
+
+// operators reads PUBFILE=GATEWAY,…
+func operators(texts []string) (all []network.Operator, err error) {
+	all = []network.Operator{}
+	for _, text := range texts {
+		file, list, ok := strings.Cut(text, "=")
+		if !ok || file == "" || list == "" {
+			return nil, usagef("%q is not PUBFILE=GATEWAY,…, such as owner.pub=barn-7,barn-8", text)
+		}
+		key, err := gateway.ReadPublicKey(file)
+		if err != nil {
+			return nil, fmt.Errorf("operator's key: %w", err)
+		}
+		all = append(all, network.Operator{PublicKey: network.PublicKey(key), Gateways: strings.Split(list, ",")})
+	}
+	return all, nil
+}
