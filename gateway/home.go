@@ -39,6 +39,9 @@ func openHome(cfg *Config, log *slog.Logger) (_ *home, err error) {
 			_ = h.lock.Close()
 		}
 	}()
+	if err := joinDone(dir); err != nil {
+		return nil, err
+	}
 	var made bool
 	if h.key, made, err = identity(cfg.Identity, used(dir)); err != nil {
 		return nil, err

@@ -64,6 +64,9 @@ func OpenOffline(cfg Config, log *slog.Logger) (_ *Offline, err error) {
 	if o.lock, err = lockDir(dir); err != nil {
 		return nil, err
 	}
+	if err = joinDone(dir); err != nil {
+		return nil, err
+	}
 	if o.stores, err = openStores(&cfg, log); err != nil {
 		return nil, err
 	}

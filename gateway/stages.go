@@ -41,7 +41,7 @@ func newStages(g *Gateway) (s *stages, err error) {
 		return nil, err
 	}
 	s.batching, err = batching.New(batching.Config{
-		Gateway: cfg.Name, Key: g.home.key, Genesis: g.home.network.Hash(),
+		Gateway: cfg.Name, Key: g.home.key, Genesis: g.home.network.GenesisHash(),
 		Linger: linger(cfg.Journal.Linger), MaxAge: duration(cfg.Batching.MaxAge),
 		TipRefresh: duration(cfg.Powfarm.TipRefresh), MaxReadings: cfg.Batching.MaxReadings,
 		Target: int(cfg.Batching.Target), Clock: newClock(),

@@ -31,8 +31,8 @@ func Create(networkName string, gateways []Gateway) *File {
 // signature.
 func (f *File) Next() *File {
 	n := *f
-	hash := f.Hash()
-	n.Epoch, n.Previous = f.Epoch+1, hexText(hash[:])
+	hash, genesis := f.Hash(), f.GenesisHash()
+	n.Epoch, n.Previous, n.Genesis = f.Epoch+1, hexText(hash[:]), hexText(genesis[:])
 	n.Gateways = slices.Clone(f.Gateways)
 	n.Operators = make([]Operator, len(f.Operators))
 	for i, o := range f.Operators {
@@ -165,6 +165,9 @@ func (f *File) Follows(previous *File) error {
 	}
 	if hash := previous.Hash(); f.Previous != hexText(hash[:]) {
 		return fmt.Errorf("%w: it follows another file of epoch %d", ErrOtherNetwork, previous.Epoch)
+	}
+	if f.GenesisHash() != previous.GenesisHash() {
+		return fmt.Errorf("%w: it names another genesis", ErrOtherNetwork)
 	}
 	if field := f.differs(previous); field != "" {
 		return fmt.Errorf("%w: %s is fixed by the genesis", ErrOtherNetwork, field)

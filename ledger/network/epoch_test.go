@@ -89,6 +89,7 @@ func TestFilesThatDoNotFollowAreRefusedWithTheReason(t *testing.T) {
 		{"the same epoch", func(_, n *File) { n.Epoch = 0 }, nil, ErrStale, "epoch 0, the next one is 1"},
 		{"an epoch left out", func(_, n *File) { n.Epoch = 2 }, nil, ErrStale, "epoch 2"},
 		{"another history", func(f, n *File) { f.Gateways[0].Weight = 2 }, nil, ErrOtherNetwork, "another file of epoch 0"},
+		{"another genesis", func(_, n *File) { n.Genesis = n.Genesis[:10] + strings.Repeat("0", 56) }, nil, ErrOtherNetwork, "another genesis"},
 		{"another score", func(_, n *File) { n.MinPoWScore = 1 }, nil, ErrOtherNetwork, "minPowScore"},
 		{"another horizon", func(_, n *File) { n.IDHorizon = 1000 }, nil, ErrOtherNetwork, "idHorizon"},
 		{"more tokens", func(_, n *File) { n.TokenSupply++ }, nil, ErrOtherNetwork, "tokenSupply"},
@@ -146,6 +147,20 @@ func TestMembersComeGoAndChangeTheirWeight(t *testing.T) {
 	}
 	if err := next.Validate(); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestEveryEpochKnowsItsGenesis(t *testing.T) {
+	f := site(t, 2)
+	genesis := f.Hash()
+	for range 3 {
+		if f.GenesisHash() != genesis {
+			t.Errorf("epoch %d has genesis %x, want %x", f.Epoch, f.GenesisHash(), genesis)
+		}
+		f = f.Next()
+		if err := f.Validate(); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

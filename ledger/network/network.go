@@ -59,6 +59,7 @@ type File struct {
 	IDHorizon         uint32      `json:"idHorizon"`         // milestones after which no block may refer to another
 	SnapshotEvery     uint32      `json:"snapshotEvery"`     // milestones from one with the ledger's root to the next
 	GenesisOutputs    []Output    `json:"genesisOutputs"`    // empty: this version moves no value
+	Genesis           string      `json:"genesis"`           // hash of the file of epoch 0; "" for the genesis
 	Previous          string      `json:"previous"`          // hash of the file of the epoch before; "" for the genesis
 	Signatures        []Signature `json:"signatures"`        // over Hash; not part of it
 }
@@ -124,12 +125,22 @@ func NewOfOne(networkName, gatewayName string, publicKey ed25519.PublicKey) *Fil
 }
 
 // Hash identifies the file: the BLAKE2b-256 hash of "hedgerow-net-1" and the
-// canonical JSON (RFC 8785) of the file without its signatures. That of the
-// genesis stands where a network must not be confused with one of equal name.
+// canonical JSON (RFC 8785) of the file without its signatures.
 func (f *File) Hash() [32]byte {
 	tree := f.tree()
 	delete(tree, "signatures")
 	return blake2b.Sum256(appendCanonical([]byte(hashDomain), tree))
+}
+
+// GenesisHash is the hash of the network's first file, whatever the epoch: it
+// stands where a network must not be confused with one of equal name. The file
+// must be valid.
+func (f *File) GenesisHash() (hash [32]byte) {
+	if f.Epoch == 0 {
+		return f.Hash()
+	}
+	_ = parseHex(hash[:], []byte(f.Genesis)) // Validate has read it
+	return hash
 }
 
 // NetworkID returns the number that transactions name the network by (TIP-20).

@@ -21,7 +21,7 @@ var testKey = ed25519.PublicKey(bytes.Repeat([]byte{0xab}, 32))
 // without signatures, written by hand after RFC 8785.
 const canonicalOfOne = `{"bech32Hrp":"hdg","byzantineWeight":0,"dataRoundInterval":"1s","epoch":0,` +
 	`"gateways":[{"name":"barn-7","publicKey":"0xabababababababababababababababababababababababababababababababab","weight":1}],` +
-	`"genesisOutputs":[],"idHorizon":500000,"minPowScore":100,"networkName":"site-1","operators":[],"previous":"",` +
+	`"genesis":"","genesisOutputs":[],"idHorizon":500000,"minPowScore":100,"networkName":"site-1","operators":[],"previous":"",` +
 	`"roundInterval":"100ms","snapshotEvery":1000,"tokenSupply":"1000000000000","vByteCost":100}`
 
 func TestHashIsOverTheCanonicalFormWithoutSignatures(t *testing.T) {

@@ -23,12 +23,15 @@ func (f *File) checkEpoch() error {
 		return fmt.Errorf("networkName: %w", err)
 	}
 	if f.Epoch == 0 {
-		if f.Previous != "" {
-			return fmt.Errorf("previous: epoch 0 has no file before it")
+		if f.Previous != "" || f.Genesis != "" {
+			return fmt.Errorf("previous, genesis: epoch 0 has no file before it")
 		}
 		return nil
 	}
 	var hash [32]byte
+	if err := parseHex(hash[:], []byte(f.Genesis)); err != nil {
+		return fmt.Errorf("genesis: epoch %d needs the hash of the file of epoch 0: %w", f.Epoch, err)
+	}
 	if err := parseHex(hash[:], []byte(f.Previous)); err != nil {
 		return fmt.Errorf("previous: epoch %d needs the hash of the file before it: %w", f.Epoch, err)
 	}

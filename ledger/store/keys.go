@@ -180,6 +180,8 @@ func numberOf(txn *badger.Txn, id stardust.BlockID) (uint64, error) {
 	return n, nil
 }
 
+// decodeMark reads a mark. Number 0, the genesis, stands for a block of another
+// replica.
 func decodeMark(key, value []byte) (run [2]uint64, n uint64, err error) {
 	last, rest, err := cutNumber(key[1:])
 	if err != nil || len(rest) > 0 {
@@ -190,7 +192,7 @@ func decodeMark(key, value []byte) (run [2]uint64, n uint64, err error) {
 		return run, 0, damaged("mark that ends at %d: %x", last, value)
 	}
 	n, more := binary.Uvarint(value[size:])
-	if more <= 0 || size+more != len(value) || n == 0 {
+	if more <= 0 || size+more != len(value) {
 		return run, 0, damaged("mark that ends at %d: %x", last, value)
 	}
 	return [2]uint64{last - width, last}, n, nil

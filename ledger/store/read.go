@@ -209,6 +209,9 @@ func (r *idReader) close() {
 }
 
 func (r *idReader) id(n uint64) (id stardust.BlockID, err error) {
+	if n == 0 {
+		return stardust.GenesisID, nil
+	}
 	if n == r.at {
 		return r.cur, nil
 	}

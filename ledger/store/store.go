@@ -21,7 +21,7 @@
 //	                               number / 64, number is the child's
 //	t tag length, tag, number      empty: blocks with this tag
 //	m last                         last minus first (uvarint) | number (uvarint): the run of readings
-//	                               first-last stands in the block
+//	                               first-last stands in the block; 0: in one of another replica
 //	p                              n times number, uvarint: the tips
 //
 // Parents within a block's value are numbers too; its bytes are put together

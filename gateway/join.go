@@ -1,0 +1,219 @@
+package gateway
+
+import (
+	"crypto/ed25519"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"github.com/hedgerow-iot/hedgerow/ledger"
+	"github.com/hedgerow-iot/hedgerow/ledger/network"
+	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
+	"github.com/hedgerow-iot/hedgerow/ledger/store"
+)
+
+// Joined says what [Join] did.
+type Joined struct {
+	Network *network.File
+	Archive string // directory of the chain that the gateway had before; empty: it had none
+	Already bool   // it was in this network, at this epoch
+}
+
+// joinFile stands in the data directory while the chain of a gateway is being
+// replaced: it holds the network file that is joined, so that a join that was
+// cut off can only go on.
+const joinFile = "joining.json"
+
+// Join makes the gateway of cfg, which must not run, a member of the network
+// that the file at path describes. The file must name the gateway with its key.
+//
+// A gateway that has no network takes the file as it is. One that is in the
+// network takes the file of the next epoch if a quorum signed it ([network.File.Follows]).
+// One that was alone in a network of its own leaves it: its chain goes, read
+// only, to an archive in the data directory, and the readings that are in no
+// block yet are attached to the new network when it starts.
+//
+// When it is cut off it is to be called again with the same file; a start in
+// between is refused.
+func Join(cfg Config, path string, log *slog.Logger) (_ *Joined, err error) {
+	dir := string(cfg.DataDir)
+	if err := makeDir(dir); err != nil {
+		return nil, fmt.Errorf("make the data directory: %w", err)
+	}
+	if err := ownedBy(dir, os.Geteuid()); err != nil {
+		return nil, err
+	}
+	lock, err := lockDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, lock.Close()) }()
+	f, err := network.Load(path)
+	if err != nil {
+		return nil, err
+	}
+	key, _, err := identity(cfg.Identity, used(dir))
+	if err != nil {
+		return nil, err
+	}
+	if err := checkMember(f, cfg.Name, key.Public().(ed25519.PublicKey), path); err != nil {
+		return nil, err
+	}
+	if err := sameJoin(dir, f); err != nil {
+		return nil, err
+	}
+	j := &joining{dir: dir, target: cfg.networkPath(), file: f, log: log}
+	return j.run()
+}
+
+// sameJoin refuses another file than that of a join that was cut off.
+func sameJoin(dir string, f *network.File) error {
+	begun, err := network.Load(filepath.Join(dir, joinFile))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case begun.Hash() != f.Hash():
+		return fmt.Errorf("joining the network %s was cut off; call join with its file, a copy of which is %s", begun.NetworkName, filepath.Join(dir, joinFile))
+	}
+	return nil
+}
+
+// joinDone refuses to start on a data directory between two networks.
+func joinDone(dir string) error {
+	if name := filepath.Join(dir, joinFile); exists(name) {
+		return fmt.Errorf("joining a network was cut off; finish it with: hedgerow join --config FILE %s", name)
+	}
+	return nil
+}
+
+type joining struct {
+	dir    string
+	target string // of the network file
+	file   *network.File
+	log    *slog.Logger
+}
+
+func (j *joining) run() (*Joined, error) {
+	begun := exists(filepath.Join(j.dir, joinFile))
+	old, err := network.Load(j.target)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && !exists(filepath.Join(j.dir, "ledger")):
+		return &Joined{Network: j.file}, j.file.Save(j.target)
+	case err != nil:
+		return nil, err
+	case old.Hash() == j.file.Hash():
+		// The archive is whole when the network file is in place.
+		return &Joined{Network: j.file, Already: true}, j.finish()
+	}
+	follows := j.file.Follows(old)
+	switch {
+	case begun:
+	case follows == nil:
+		return &Joined{Network: j.file}, j.file.Save(j.target)
+	case j.file.NetworkName == old.NetworkName:
+		return nil, follows
+	case len(old.Gateways) > 1:
+		return nil, fmt.Errorf("this gateway is in the network %s of %d gateways, which it would leave; take it out there first, and start with an empty data directory: %w",
+			old.NetworkName, len(old.Gateways), follows)
+	}
+	if err := j.file.Save(filepath.Join(j.dir, joinFile)); err != nil {
+		return nil, err
+	}
+	archive := filepath.Join(j.dir, "archive", old.NetworkName)
+	if err := j.archive(old, archive); err != nil {
+		return nil, fmt.Errorf("archive the chain of %s: %w", old.NetworkName, err)
+	}
+	if err := j.file.Save(j.target); err != nil {
+		return nil, err
+	}
+	return &Joined{Network: j.file, Archive: archive}, j.finish()
+}
+
+func (j *joining) finish() error {
+	err := os.Remove(filepath.Join(j.dir, joinFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return errors.Join(err, syncDir(j.dir))
+}
+
+// archive moves the ledger away and puts a new one in its place that knows what
+// is attached already. Each step can be done again.
+func (j *joining) archive(old *network.File, archive string) error {
+	if err := makeDir(archive); err != nil {
+		return err
+	}
+	if err := old.Save(filepath.Join(archive, "network.json")); err != nil {
+		return err
+	}
+	from, to, next := filepath.Join(j.dir, "ledger"), filepath.Join(archive, "ledger"), filepath.Join(j.dir, "ledger.new")
+	if exists(from) && !exists(to) {
+		if err := os.RemoveAll(next); err != nil {
+			return err
+		}
+		if err := j.carry(from, next); err != nil {
+			return err
+		}
+		if err := errors.Join(readOnly(from), syncDir(j.dir), os.Rename(from, to), syncDir(archive), syncDir(j.dir)); err != nil {
+			return err
+		}
+	}
+	if exists(next) {
+		return errors.Join(os.Rename(next, from), syncDir(j.dir))
+	}
+	return nil
+}
+
+// carry makes a ledger that holds the marks of another one and nothing else.
+// They name the genesis: the blocks are in the archive.
+func (j *joining) carry(from, to string) (err error) {
+	opt := store.Options{Reserve: 1, Log: j.log}
+	old, err := store.Open(from, opt)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, old.Close()) }()
+	var runs [][2]uint64
+	if err := old.Marks(0, func(run [2]uint64, _ stardust.BlockID) bool {
+		if n := len(runs); n > 0 && runs[n-1][1]+1 == run[0] {
+			runs[n-1][1] = run[1]
+		} else {
+			runs = append(runs, run)
+		}
+		return true
+	}); err != nil {
+		return err
+	}
+	s, err := store.Open(to, opt)
+	if err != nil {
+		return err
+	}
+	const most = 4096 // runs that one transaction takes
+	for len(runs) > 0 && err == nil {
+		n := min(most, len(runs))
+		err = s.Commit([]ledger.Entry{{ID: stardust.GenesisID, Runs: runs[:n]}}, nil)
+		runs = runs[n:]
+	}
+	return errors.Join(err, s.Close())
+}
+
+// readOnly takes the right to write from the files of a directory.
+func readOnly(dir string) error {
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		err = errors.Join(err, os.Chmod(filepath.Join(dir, e.Name()), 0o400))
+	}
+	return err
+}
+
+// String says what was joined.
+func (j *Joined) String() string {
+	hash := j.Network.Hash()
+	return fmt.Sprintf("network %s, epoch %d, %d gateways, hash 0x%s", j.Network.NetworkName, j.Network.Epoch, len(j.Network.Gateways), hex.EncodeToString(hash[:]))
+}
