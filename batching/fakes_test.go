@@ -6,6 +6,7 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"sync"
 	"testing"
@@ -255,7 +256,8 @@ func (l *memLedger) batches(t testing.TB) (runs [][][2]uint64) {
 type memProver struct {
 	mu    sync.Mutex
 	takes time.Duration
-	busy  int // so many answers are ErrBusy
+	speed float64 // tries per second, in the place of takes
+	busy  int     // so many answers are ErrBusy
 	calls int
 	zeros []int
 }
@@ -265,6 +267,9 @@ func (p *memProver) Prove(ctx context.Context, _ [32]byte, zeros int) (uint64, e
 	p.calls++
 	p.zeros = append(p.zeros, zeros)
 	nonce, busy, takes := uint64(p.calls), p.busy > 0, p.takes
+	if p.speed > 0 {
+		takes = time.Duration(math.Pow(3, float64(zeros)) / p.speed * float64(time.Second))
+	}
 	if busy {
 		p.busy--
 	}

@@ -3,6 +3,7 @@ package batching
 import (
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -164,6 +165,32 @@ func TestBlocksGrowWithTheBacklog(t *testing.T) {
 		}
 		r.end()
 	})
+}
+
+// A box whose nonces take seconds falls behind: a reading then costs less in a
+// larger block, and has waited longer than its search takes.
+func TestBlocksGrowWithTheBacklogOnASlowBox(t *testing.T) {
+	for _, speed := range []float64{400e3, 100e3, 5e3} {
+		inBubble(t, func(t *testing.T) {
+			j := newMemJournal()
+			feed(t, j, 5000)
+			for i := range j.rs {
+				j.rs[i].Received = time.Now().UnixMilli()
+			}
+			r := startRig(t, j, newMemLedger(), &memProver{speed: speed}, nil)
+			for r.l.attached() < 5000 {
+				<-time.After(time.Second)
+			}
+			tries := 0.0
+			for _, zeros := range r.p.zeros {
+				tries += math.Pow(3, float64(zeros))
+			}
+			if most := slices.Max(r.l.sizes); most < 4000 || tries/5000 > 1100 {
+				t.Errorf("%v tries a second: blocks of up to %d bytes, %.0f tries a reading; want some above 4000 and at most 1100", speed, most, tries/5000)
+			}
+			r.end()
+		})
+	}
 }
 
 func TestLargestReadingIsAttached(t *testing.T) {

@@ -19,6 +19,7 @@ const (
 	fitSlack   = 64        // bytes below the limit that are close enough
 	readChunk  = 250       // readings that are read from the journal at a time
 	readBytes  = 256 << 10 // no more is read once the readings weigh this
+	oldestMost = time.Hour // no reading is taken to wait longer, whatever the clock did
 )
 
 // sizer estimates how many readings a block of a certain size holds.
@@ -106,7 +107,7 @@ func (s *Stage) finish(d *envelope.Draft, n int, rs []reading.Reading, gone [][2
 	// clock that may have been set in between.
 	now, _ := s.cfg.Clock()
 	age := time.Duration(now.UnixMilli()-rs[min(n, len(rs)-1)].Received) * time.Millisecond
-	s.seal.oldest = time.Now().Add(-min(max(age, 0), s.cfg.MaxAge))
+	s.seal.oldest = time.Now().Add(-min(max(age, 0), oldestMost))
 	return b, nil
 }
 

@@ -49,11 +49,15 @@ func (j *Journal) Run(ctx context.Context) error {
 			if err := j.inBackground(); err != nil {
 				return err
 			}
+			pruned, err := j.prune()
+			if err != nil {
+				return err
+			}
 			dropped, err := j.trim(time.Now().UnixMilli())
 			if err != nil {
 				return err
 			}
-			if err := j.reclaim(!dropped); err != nil {
+			if err := j.reclaim(!dropped && !pruned); err != nil {
 				return err
 			}
 			if rest.due(j.appended(), time.Now()) {
@@ -159,7 +163,9 @@ func (j *Journal) writeTail(t *tail, c checkpoint) error {
 	for sender, ks := range t.keys {
 		first := ks[0].seq
 		ks = ks[max(0, len(ks)-windowSize):]
-		if err := w.set(windowKey(sender, first), encodeWindow(first, ks), ttl); err != nil {
+		key, value := windowKey(sender, first), encodeWindow(first, ks)
+		j.pruner.grown += int64(len(key) + len(value))
+		if err := w.set(key, value, ttl); err != nil {
 			return err
 		}
 	}

@@ -96,6 +96,7 @@ type Journal struct {
 	appendMu sync.Mutex   // held by Append and SkipTo: owns the numbers
 	indexMu  sync.Mutex   // held by flush, trim and check: owns the indexes
 	dropped  int64        // bytes that the store may not have given back yet; guarded by indexMu
+	pruner   pruner       // guarded by indexMu
 
 	mu          sync.RWMutex // guards everything below
 	closed      bool

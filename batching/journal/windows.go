@@ -17,6 +17,8 @@ const (
 	// windowSize is how many packets of a sender are looked at: twice the
 	// largest receive maximum of an MQTT client.
 	windowSize = 512
+	// windowEntry is how many bytes a packet of a window takes at most.
+	windowEntry = 16 + 2*binary.MaxVarintLen64
 	// windowAge is how long a stored window is kept after it was written: the
 	// longest time that a repetition may take (24 h), and some.
 	windowAge = 25 * time.Hour
