@@ -142,7 +142,7 @@ func (j *Journal) flush() error {
 }
 
 func (j *Journal) writeTail(t *tail, c checkpoint) error {
-	w := &writer{db: j.db}
+	w := j.newWriter()
 	defer w.discard()
 	err := merge(t.groups, func(first uint64, value []byte) error {
 		t.bytes += int64(len(value))

@@ -262,6 +262,9 @@ func (h *head) readFrom(f io.ReaderAt, from uint64) ([]held, error) {
 		if x.group, err = decodeGroup(x.first, x.value); err != nil {
 			return nil, err
 		}
+		if x.value[0] != inHead { // it would have no dedup keys
+			return nil, fmt.Errorf("%w: group %d of %s has the format of the store", ErrCorrupt, x.first, h.path)
+		}
 		from = x.group.next()
 		x.next = from
 	}

@@ -88,6 +88,7 @@ type Journal struct {
 	disk    *disk
 	windows *windows
 	log     *slog.Logger
+	cut     cut
 	due     chan struct{} // holds a token when the tail wants flushing
 	// background is the first error of a write that badger made by itself.
 	background *atomic.Pointer[error]

@@ -214,7 +214,7 @@ func TestFlushThatWasCutOffIsRepeated(t *testing.T) {
 	dir := t.TempDir()
 	j := open0(t, dir, Options{})
 	mustAppend(t, j, 10, batching.Packet{Readings: []reading.Reading{num("a", "x", 1), num("b", "x", 1)}, Key: keyOf(1, 1)})
-	w := &writer{db: j.db}
+	w := j.newWriter()
 	if err := j.tail.index(func(k, v []byte) error { return w.set(k, v, 0) }); err != nil {
 		t.Fatal(err)
 	}
@@ -463,4 +463,48 @@ func TestLargePacketsAreSplitBetweenGroupsOrRefused(t *testing.T) {
 	}
 	mustAppend(t, j, 1, raw(1))
 	checkNow(t, j)
+}
+
+// A journal of format 2 has groups of the head in the store.
+func TestTheFormatBeforeIsReadAndBecomesThisOne(t *testing.T) {
+	dir := t.TempDir()
+	j := open0(t, dir, Options{})
+	p := pack(num("a", "x", 1), num("b", "y", 2))
+	p.Key = keyOf(1, 2)
+	mustAppend(t, j, 5, p)
+	want := mustRead(t, j, 1, 10)
+	w := newGroupWriter(1, batching.Stamp{Received: 5})
+	w.add(&p)
+	value := w.value()
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	change(t, dir, string(seqKey(prefixGroup, 1)), value)
+	change(t, dir, string(seqKey(prefixSegment, 1)), encodeSegment(&segment{1, 3, int64(len(value)), 5, 5}))
+	change(t, dir, metaVersion, []byte{0, 0, 0, oldestFormat})
+	for range 2 {
+		k := open0(t, dir, Options{})
+		if rs := mustRead(t, k, 1, 10); !slices.Equal(rs, want) {
+			t.Errorf("read %+v, want %+v", rs, want)
+		}
+		if _, ok := k.Recall(p.Key, time.Hour, 6); !ok {
+			t.Error("the packet is forgotten")
+		}
+		checkNow(t, k)
+		err := k.view(func(txn *badger.Txn) error {
+			item, err := txn.Get([]byte(metaVersion))
+			if err != nil {
+				return err
+			}
+			return item.Value(func(v []byte) error {
+				if v[3] != Format {
+					t.Errorf("format %x", v)
+				}
+				return nil
+			})
+		})
+		if err := errors.Join(err, k.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
 }

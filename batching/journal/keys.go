@@ -6,8 +6,11 @@ import (
 )
 
 // Format is the newest store format that this package reads, and the one that
-// it writes.
+// it writes. Format 2 had groups of the head in the store; it is read, and
+// becomes 3 at the first Open.
 const Format = 3
+
+const oldestFormat = 2
 
 // First bytes of keys; the table stands in the package comment.
 const (

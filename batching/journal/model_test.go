@@ -151,7 +151,10 @@ func TestJournalAnswersAsTheModel(t *testing.T) {
 					h.restart(rt)
 				}
 			},
-			"recall": h.recall, "read": h.read, "history": h.history, "latest": h.latest,
+			"prune": func(*rapid.T) { _, err := h.j.pruneWindows(0, h.j.checkpoint.next); h.must(err) },
+			"flush cut off": func(*rapid.T) { h.cutOff(t, h.flush) },
+			"trim cut off":  func(*rapid.T) { h.cutOff(t, h.trim) },
+			"recall":        h.recall, "read": h.read, "history": h.history, "latest": h.latest,
 			"": h.check,
 		})
 	})
@@ -311,4 +314,24 @@ func (h *modelRun) check(t *rapid.T) {
 		t.Fatalf("%d readings kept, want %d", got, len(h.m.readings))
 	}
 	h.must(h.j.Check(t.Context()))
+}
+
+// cutOff pulls the plug behind one of the transactions of what do does, each of
+// which takes a few changes, and goes on with what the disk has. What was cut
+// off is done as far as readers can tell, or not at all.
+func (h *modelRun) cutOff(t *testing.T, do func(*rapid.T)) {
+	at, dir := rapid.IntRange(1, 12).Draw(h.t, "transaction"), ""
+	before := h.j.cut
+	h.j.cut = cut{rapid.IntRange(1, 6).Draw(h.t, "changes"), func() {
+		if at--; at == 0 {
+			dir = killed(t, h.dir)
+		}
+	}}
+	do(h.t)
+	h.j.cut = before
+	if dir != "" {
+		h.must(h.j.Close())
+		h.dir = dir
+		h.reopen()
+	}
 }

@@ -58,6 +58,7 @@ func open(dir string, opt Options) (*Journal, error) {
 		opt: opt, db: db, log: opt.Log, windows: newWindows(db), background: background,
 		disk: &disk{dir: dir, maxDisk: opt.MaxDisk, reserve: opt.Reserve, look: opt.FreeSpace, files: freeFiles},
 		due:  make(chan struct{}, 1),
+		cut:  cut{writerCount, func() {}},
 	}
 	err = j.load()
 	if err == nil && mended {
@@ -200,13 +201,20 @@ func (j *Journal) loadMeta() (fresh bool, err error) {
 		return false, fmt.Errorf("%w: no format version", ErrCorrupt)
 	case binary.BigEndian.Uint32(version) > Format:
 		return false, fmt.Errorf("%w: format %d, this one knows %d", ErrNewer, binary.BigEndian.Uint32(version), Format)
-	case binary.BigEndian.Uint32(version) < Format:
+	case binary.BigEndian.Uint32(version) < oldestFormat:
 		return false, fmt.Errorf("journal of an earlier build: format %d, this one reads %d", binary.BigEndian.Uint32(version), Format)
 	case len(incarnation) != len(j.incarnation) || len(head) != headID || len(trimmed) != 8:
 		return false, fmt.Errorf("%w: meta keys", ErrCorrupt)
 	}
 	if j.head, err = openHead(j.disk.dir, [headID]byte(head)); err != nil {
 		return false, err
+	}
+	if binary.BigEndian.Uint32(version) < Format {
+		if err := j.db.Update(func(txn *badger.Txn) error {
+			return txn.Set([]byte(metaVersion), binary.BigEndian.AppendUint32(nil, Format))
+		}); err != nil {
+			return false, fmt.Errorf("bring the journal to format %d: %w", Format, err)
+		}
 	}
 	copy(j.incarnation[:], incarnation)
 	j.first = binary.BigEndian.Uint64(trimmed) + 1

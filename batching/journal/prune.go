@@ -70,7 +70,7 @@ func (j *Journal) prune() (bool, error) {
 // last windowSize packets, or that begin below a number, and returns their
 // bytes. What begins at number stored or above is the next flush's.
 func (j *Journal) pruneWindows(below, stored uint64) (deleted int64, err error) {
-	w := &writer{db: j.db}
+	w := j.newWriter()
 	defer w.discard()
 	p := &pruning{below: below, delete: func(s storedWindow) error {
 		deleted += s.bytes

@@ -100,6 +100,7 @@ func (t *tail) index(yield func(key, value []byte) error) error {
 // A writer cuts many small changes into synced transactions that badger takes.
 type writer struct {
 	db    *badger.DB
+	cut   cut
 	txn   *badger.Txn
 	bytes int
 	count int
@@ -109,6 +110,15 @@ const (
 	writerBytes = 512 << 10
 	writerCount = 2048
 )
+
+// A cut says how many changes a transaction takes, and is told when one is
+// durable: a test pulls the plug there.
+type cut struct {
+	most int
+	done func()
+}
+
+func (j *Journal) newWriter() *writer { return &writer{db: j.db, cut: j.cut} }
 
 func (w *writer) set(key, value []byte, ttl time.Duration) error {
 	e := badger.NewEntry(key, value)
@@ -123,7 +133,7 @@ func (w *writer) delete(key []byte) error {
 }
 
 func (w *writer) change(bytes int, do func(*badger.Txn) error) error {
-	if w.txn != nil && (w.bytes+bytes > writerBytes || w.count >= writerCount) {
+	if w.txn != nil && (w.bytes+bytes > writerBytes || w.count >= w.cut.most) {
 		if err := w.commit(); err != nil {
 			return err
 		}
@@ -141,6 +151,9 @@ func (w *writer) commit() error {
 	}
 	err := w.txn.Commit()
 	w.txn, w.bytes, w.count = nil, 0, 0
+	if err == nil {
+		w.cut.done()
+	}
 	return err
 }
 

@@ -97,7 +97,7 @@ func (j *Journal) drop(s segment) error {
 	if err != nil {
 		return err
 	}
-	w := &writer{db: j.db}
+	w := j.newWriter()
 	defer w.discard()
 	if err := t.index(func(k, _ []byte) error { return w.delete(k) }); err != nil {
 		return err
