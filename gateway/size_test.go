@@ -23,7 +23,7 @@ func TestAReadingTakesFewBytes(t *testing.T) {
 		mostStored, mostBlock    = 150, 30
 	)
 	home := t.TempDir()
-	g := start(t, testSandbox(t, home, fmt.Sprintf("batching.max_readings=%d", batch), "batching.max_age=1h", "batching.target=32KiB"))
+	g := start(t, testSandbox(t, home, fmt.Sprintf("batching.max_readings=%d", batch), "batching.max_age=1h", "batching.target=32KiB", "shutdown.drain=1m"))
 	random := rand.New(rand.NewPCG(1, 2))
 	var value [sensors]int // in tenths
 	for n := 0; n < readings; {
@@ -46,13 +46,13 @@ func TestAReadingTakesFewBytes(t *testing.T) {
 			}
 		}
 	}
-	for g.Stats().Attached < readings {
-		time.Sleep(10 * time.Millisecond)
-	}
-	block := float64(g.Stats().LastSize) / batch
-	if err := g.stop(); err != nil {
+	if err := g.stop(); err != nil { // it attaches what waits
 		t.Fatal(err)
 	}
+	if n := g.Stats().Attached; n != readings {
+		t.Fatalf("%d readings attached", n)
+	}
+	block := float64(g.Stats().LastSize) / batch
 	journal, ledger := tables(t, filepath.Join(home, "data", "journal")), tables(t, filepath.Join(home, "data", "ledger"))
 	t.Logf("bytes of a reading: %.1f in the journal, %.1f in the ledger, %.1f of a block", journal/readings, ledger/readings, block)
 	if all := (journal + ledger) / readings; all > mostStored {

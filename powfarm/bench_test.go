@@ -1,9 +1,7 @@
 package powfarm
 
 import (
-	"context"
 	"slices"
-	"sync"
 	"testing"
 	"time"
 )
@@ -33,20 +31,17 @@ func BenchmarkUrgentAmongOthers(b *testing.B) {
 	var idle, among []time.Duration
 	var n byte
 	for b.Loop() {
-		ctx, cancel := context.WithCancel(b.Context())
-		var others sync.WaitGroup
-		for _, p := range []Priority{Guest, Telemetry, Telemetry} {
-			others.Go(func() { _, _ = f.For(p).Prove(ctx, [32]byte{0xff, byte(p)}, impossible) })
+		var release []func()
+		for _, p := range []Priority{Guest, Telemetry} {
+			release = append(release, add(b, f, p))
 		}
-		for f.Stats().Queued[Telemetry] < 2 {
-			time.Sleep(100 * time.Microsecond)
-		}
-		for range 4 { // each finds the farm at other things
-			time.Sleep(time.Millisecond)
+		for range 4 {
+			searching(f) // each finds the farm at other things
 			among = append(among, timed(b, f, zeros, &n))
 		}
-		cancel()
-		others.Wait()
+		for _, end := range release {
+			end()
+		}
 		for range 4 {
 			idle = append(idle, timed(b, f, zeros, &n))
 		}

@@ -28,28 +28,16 @@ const (
 // thread's processor time cannot be had it never rests. The zero pacer is
 // ready; one goroutine uses it.
 type pacer struct {
-	busy    time.Time     // since when the worker has had something to do
+	busy    time.Time     // since when the worker has had something to do that is no guest's
+	last    time.Time     // when it last had
 	share   float64       // of its time that the worker searches; 0 before the first window
 	began   time.Time     // of the window
 	ran     time.Duration // processor time in it
 	entered time.Duration // processor time of the thread when the batch began
 }
 
-// idle notes that the worker had nothing to do from began until now. Between
-// two jobs that follow each other it is a moment, which does not count.
-func (p *pacer) idle(began, now time.Time) {
-	if now.Sub(began) >= paceIdle {
-		p.busy = now
-	}
-}
-
-// start begins the first window of a search.
-func (p *pacer) start() {
-	p.began, p.ran = time.Now(), 0
-	if p.busy.IsZero() {
-		p.busy = p.began
-	}
-}
+// start begins the first window after a pause.
+func (p *pacer) start() { p.began, p.ran = time.Now(), 0 }
 
 // enter and leave stand around each batch.
 func (p *pacer) enter() { p.entered = threadTime() }
@@ -57,24 +45,28 @@ func (p *pacer) enter() { p.entered = threadTime() }
 func (p *pacer) leave() { p.ran += threadTime() - p.entered }
 
 // rest returns how long the worker should sleep now, mostly 0, and never when
-// what it does is urgent. The window ends with the rest; the caller calls start
-// after it.
-func (p *pacer) rest(now time.Time, urgent bool) time.Duration {
-	window := now.Sub(p.began)
-	switch {
-	case window < paceWindow:
-		return 0
-	case urgent: // it takes its processor, and learns nothing from it
-		p.began, p.ran = now, 0
+// what it does is urgent. What a guest has it do may wait however long it lasts.
+// The window ends with the rest; the caller calls start after it.
+func (p *pacer) rest(now time.Time, of Priority) time.Duration {
+	window, ran := now.Sub(p.began), p.ran
+	if window < paceWindow {
 		return 0
 	}
-	least := paceLeast
-	if now.Sub(p.busy) > paceBurst {
-		least = paceLater
-	}
-	rest := p.adjust(window, p.ran, least)
 	p.began, p.ran = now, 0
-	return rest
+	least := paceLeast
+	if of != Guest {
+		if now.Sub(p.last) >= paceIdle {
+			p.busy = now.Add(-window)
+		}
+		p.last = now
+		if now.Sub(p.busy) > paceBurst {
+			least = paceLater
+		}
+	}
+	if of == Urgent { // it takes its processor, and learns nothing from it
+		return 0
+	}
+	return p.adjust(window, ran, least)
 }
 
 // adjust takes a window in which the worker ran for a while and returns the

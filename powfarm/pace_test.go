@@ -39,13 +39,10 @@ func TestACrowdedWorkerRestsMoreAndMoreButNotForEver(t *testing.T) {
 func TestAWindowIsJudgedWhenItIsOver(t *testing.T) {
 	p := pacer{share: 0.5}
 	p.start()
-	if p.busy != p.began {
-		t.Error("what the first search is for is no burst")
-	}
-	if rest := p.rest(p.began.Add(paceWindow/2), false); rest != 0 {
+	if rest := p.rest(p.began.Add(paceWindow/2), Telemetry); rest != 0 {
 		t.Errorf("rests %v in the middle of a window", rest)
 	}
-	if rest := p.rest(p.began.Add(paceWindow), false); rest == 0 {
+	if rest := p.rest(p.began.Add(paceWindow), Telemetry); rest == 0 {
 		t.Error("does not rest after a window in which it got nothing")
 	}
 }
@@ -53,7 +50,7 @@ func TestAWindowIsJudgedWhenItIsOver(t *testing.T) {
 func TestAnUrgentSearchNeverRests(t *testing.T) {
 	p := pacer{share: 0.5}
 	p.start()
-	if rest := p.rest(p.began.Add(paceWindow), true); rest != 0 {
+	if rest := p.rest(p.began.Add(paceWindow), Urgent); rest != 0 {
 		t.Errorf("rests %v in an urgent search", rest)
 	}
 }
@@ -67,18 +64,43 @@ func TestARestIsShortHoweverLongTheWindowWas(t *testing.T) {
 	}
 }
 
+// windows has p end crowded windows for as long as that, and returns the last
+// rest.
+func windows(p *pacer, lasts time.Duration, of Priority) (rest time.Duration) {
+	for range lasts / paceWindow {
+		rest = p.rest(p.began.Add(paceWindow), of)
+	}
+	return rest.Round(time.Microsecond)
+}
+
+const (
+	restLeast = 64667 * time.Microsecond // at a share of paceLeast
+	restLater = 2 * time.Millisecond     // at paceLater
+)
+
 func TestWhatLastsIsProvenFaster(t *testing.T) {
-	start := time.Now()
-	p := pacer{share: paceLeast, began: start}
-	p.idle(start.Add(-paceIdle), start)
-	p.idle(start, start.Add(paceIdle/2)) // between two jobs
-	for _, tt := range []struct {
-		after time.Duration
-		want  time.Duration
-	}{{paceBurst / 2, 64667 * time.Microsecond}, {paceBurst + time.Second, 2 * time.Millisecond}} {
-		p.began, p.ran = start.Add(tt.after), 0
-		if got := p.rest(p.began.Add(paceWindow), false); got.Round(time.Microsecond) != tt.want {
-			t.Errorf("rests %v after %v of work, want %v", got, tt.after, tt.want)
-		}
+	var p pacer
+	p.start()
+	if rest := windows(&p, paceBurst-time.Second, Telemetry); rest != restLeast {
+		t.Errorf("rests %v in a burst, want %v", rest, restLeast)
+	}
+	p.began = p.began.Add(paceIdle / 2) // between two jobs
+	if rest := windows(&p, 2*time.Second, Telemetry); rest != restLater {
+		t.Errorf("rests %v when it lasts, want %v", rest, restLater)
+	}
+	p.began = p.began.Add(2 * paceIdle)
+	if rest := windows(&p, time.Second, Telemetry); rest != restLeast {
+		t.Errorf("rests %v in the next burst, want %v", rest, restLeast)
+	}
+}
+
+func TestAGuestIsNeverProvenFaster(t *testing.T) {
+	var p pacer
+	p.start()
+	if rest := windows(&p, 2*paceBurst, Guest); rest != restLeast {
+		t.Errorf("rests %v from a guest's search however long it lasts, want %v", rest, restLeast)
+	}
+	if rest := windows(&p, time.Second, Telemetry); rest != restLeast {
+		t.Errorf("rests %v in a burst behind it, want %v", rest, restLeast)
 	}
 }

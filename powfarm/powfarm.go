@@ -5,9 +5,10 @@
 // tries and is answered as many times sooner, and one that is left half done,
 // for a more important job or because its caller wants newer parents, loses
 // nothing that it would have had. So all workers search for the most important
-// job, the oldest among equals, and drop it at once when a better one comes. A
-// twentieth of the time goes to the oldest job of all, so that age counts too.
-// Jobs of so few zeros that joining takes longer than searching get one worker.
+// job, the oldest among equals, and drop it when a better one comes. A twentieth
+// of the time goes to the lower priorities by turns, so that none waits for
+// ever. Jobs of so few zeros that joining takes longer than searching get one
+// worker.
 //
 // The farm knows digests, zeros and priorities only: blocks and scores belong
 // to its callers, hashing to powfarm/curl.
@@ -64,7 +65,7 @@ type Farm struct {
 	mu      sync.Mutex
 	wake    sync.Cond // of mu: there may be something to do
 	queue   queue
-	urgent  chan struct{} // closed, and made anew, when something urgent comes
+	better  [Priorities]chan struct{} // each closed, and made anew, when a job of higher priority comes
 	closed  bool
 	ran     bool
 	engines []*engine // that have been used; workers take the last
@@ -105,7 +106,6 @@ func newFarm(cfg Config, kernels []curl.Kernel, log *slog.Logger) (*Farm, error)
 		bound:   cfg.Queue,
 		log:     log,
 		queue:   queue{began: time.Now()},
-		urgent:  make(chan struct{}),
 		engines: []*engine{{Kernel: k}},
 		plain:   kernels[len(kernels)-1],
 	}
@@ -116,6 +116,9 @@ func newFarm(cfg Config, kernels []curl.Kernel, log *slog.Logger) (*Farm, error)
 		f.bound = defaultQueue
 	}
 	f.wake.L = &f.mu
+	for p := range f.better {
+		f.better[p] = make(chan struct{})
+	}
 	return f, nil
 }
 
@@ -179,7 +182,9 @@ func (f *Farm) close() {
 	for len(f.queue.jobs) > 0 {
 		f.finish(f.queue.jobs[0], 0, ErrClosed)
 	}
-	close(f.urgent)
+	for _, c := range f.better {
+		close(c)
+	}
 	f.wake.Broadcast()
 }
 
@@ -238,9 +243,9 @@ func (f *Farm) enqueue(j *job) error {
 		return fmt.Errorf("%w: %d blocks of priority %v are in line", ErrBusy, f.queue.count[j.priority], j.priority)
 	}
 	f.queue.add(j)
-	if j.priority == Urgent {
-		close(f.urgent)
-		f.urgent = make(chan struct{})
+	for p := range j.priority {
+		close(f.better[p])
+		f.better[p] = make(chan struct{})
 	}
 	f.changed()
 	return nil
@@ -276,27 +281,24 @@ func (f *Farm) finish(j *job, nonce uint64, err error) bool {
 func (f *Farm) next(w *worker) (t task, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if w.job != nil {
+	if w.job == nil {
+		t.waited = true // it begins
+	} else {
 		w.job.workers--
 	}
-	began, waited := time.Now(), false
 	for !f.closed {
 		now := time.Now()
 		j, holds := f.queue.pick(now)
 		if j == nil {
 			f.wake.Wait()
-			waited = true
+			t.waited = true
 			continue
-		}
-		if waited {
-			w.pace.idle(began, now)
 		}
 		if w.job != nil && w.job != j && !w.job.ended.Load() {
 			f.preempted++
-			f.wake.Signal() // it may be of use to a worker that has nothing to do
 		}
 		j.workers++
-		t = task{job: j, engine: f.engines[len(f.engines)-1], turn: f.turn.Load(), urgent: f.urgent}
+		t.job, t.engine, t.turn, t.better = j, f.engines[len(f.engines)-1], f.turn.Load(), f.better[j.priority]
 		if holds > 0 {
 			t.ends = now.Add(holds)
 		}

@@ -7,14 +7,14 @@ import (
 )
 
 // A Priority says whose search goes first. It is strict but for the turns that
-// [Farm] gives to age.
+// the lower ones have (ageTurn).
 type Priority int
 
 // The priorities, lowest first.
 const (
 	Guest     Priority = iota // blocks that others hand in
 	Telemetry                 // batches of readings
-	Urgent                    // value, alarms, and what somebody of the site waits for
+	Urgent                    // what somebody waits for: blocks that the site hands in; value and alarms
 
 	Priorities = int(iota)
 )
@@ -44,8 +44,10 @@ const tinyZeros = 8
 // free tells whether another worker is of use to the job.
 func (j *job) free() bool { return j.workers == 0 || j.zeros > tinyZeros }
 
-// Age has its turn at the end of each round: the oldest job is searched then,
-// whatever its priority, so that none waits for ever.
+// The lower priorities have a turn at the end of each round, one after the
+// other: a job cannot keep those above it from the processor, but neither can
+// they keep it for ever. Turns go by priority, not by the age of a job alone:
+// batches come anew whenever their parents are stale.
 const (
 	ageRound = 100 * time.Millisecond
 	ageTurn  = 5 * time.Millisecond
@@ -82,15 +84,15 @@ func (q *queue) remove(j *job) bool {
 // pick returns the job that a free worker should search for, or nil, and how
 // long that holds at most; 0 is until a job comes or ends.
 func (q *queue) pick(now time.Time) (j *job, holds time.Duration) {
-	if len(q.jobs) > 0 && q.jobs[0].priority != q.jobs[len(q.jobs)-1].priority {
-		at := now.Sub(q.began) % ageRound
+	if lower := q.lower(); len(lower) > 0 {
+		round, at := now.Sub(q.began)/ageRound, now.Sub(q.began)%ageRound
 		if at >= ageRound-ageTurn {
-			if j := q.oldest(); j.free() {
+			if j := q.first(lower[int(round)%len(lower)]); j != nil {
 				return j, ageRound - at
 			}
 		}
 		holds = (2*ageRound - ageTurn - at) % ageRound
-		holds = max(holds, time.Millisecond) // of a turn that the oldest has no use for
+		holds = max(holds, time.Millisecond) // of a turn that its priority has no use for
 	}
 	for _, j := range q.jobs {
 		if j.free() {
@@ -100,9 +102,25 @@ func (q *queue) pick(now time.Time) (j *job, holds time.Duration) {
 	return nil, holds
 }
 
-// oldest returns the job that came first. There must be one.
-func (q *queue) oldest() *job {
-	return slices.MinFunc(q.jobs, func(a, b *job) int { return a.came.Compare(b.came) })
+// lower returns the priorities that have jobs, but for the highest.
+func (q *queue) lower() (lower []Priority) {
+	for p, n := range q.count {
+		if n > 0 && Priority(p) < q.jobs[0].priority {
+			lower = append(lower, Priority(p))
+		}
+	}
+	return lower
+}
+
+// first returns the oldest job of a priority for which a worker is of use, or
+// nil.
+func (q *queue) first(p Priority) *job {
+	for _, j := range q.jobs {
+		if j.priority == p && j.free() {
+			return j
+		}
+	}
+	return nil
 }
 
 // ages returns how long the oldest job of each priority has been there.

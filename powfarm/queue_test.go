@@ -11,19 +11,21 @@ import (
 	"time"
 )
 
-func TestPickGoesByPriorityThenAgeAndGivesAgeItsTurn(t *testing.T) {
+func TestPickGoesByPriorityThenAgeAndGivesTheLowerOnesTheirTurns(t *testing.T) {
 	began := time.Now()
 	made := func(p Priority, zeros int, came time.Duration) *job {
 		return &job{priority: p, zeros: zeros, came: began.Add(came)}
 	}
 	guest, old, young := made(Guest, 12, 1), made(Telemetry, 12, 2), made(Telemetry, 12, 3)
 	urgent, tiny, taken := made(Urgent, 12, 4), made(Urgent, tinyZeros, 5), made(Urgent, tinyZeros, 0)
-	taken.workers = 1
+	busy := made(Guest, tinyZeros, 0)
+	taken.workers, busy.workers = 1, 1
+	// Turns of the even rounds are a guest's here, those of the odd ones telemetry's.
 	const turn, round = ageRound - ageTurn, ageRound
 	for _, tt := range []struct {
 		name  string
 		jobs  []*job
-		at    time.Duration // of the round
+		at    time.Duration
 		want  *job
 		holds time.Duration
 	}{
@@ -32,11 +34,12 @@ func TestPickGoesByPriorityThenAgeAndGivesAgeItsTurn(t *testing.T) {
 		{"the oldest of equals, in a turn", []*job{old, young}, turn, old, 0},
 		{"the most important", []*job{guest, old, urgent}, 0, urgent, turn},
 		{"the most important, later", []*job{guest, old, urgent}, turn - 1, urgent, time.Millisecond},
-		{"the oldest in its turn", []*job{guest, old, urgent}, turn + 1, guest, ageTurn - 1},
+		{"the guest in its turn", []*job{guest, old, young, urgent}, turn + 1, guest, ageTurn - 1},
+		{"the oldest of telemetry in its turn", []*job{guest, old, young, urgent}, round + turn + 1, old, ageTurn - 1},
 		{"the most important of the next round", []*job{guest, old, urgent}, round, urgent, turn},
 		{"a tiny one that nobody searches for", []*job{tiny, old}, 0, tiny, turn},
 		{"the next when the tiny one has its worker", []*job{taken, old}, 0, old, turn},
-		{"the next when the oldest has its worker", []*job{taken, old}, turn + 1, old, round - 1},
+		{"the most important when a turn is of no use", []*job{busy, urgent}, turn + 1, urgent, round - 1},
 		{"nothing when all have theirs", []*job{taken}, 0, nil, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -44,7 +47,7 @@ func TestPickGoesByPriorityThenAgeAndGivesAgeItsTurn(t *testing.T) {
 			for _, j := range tt.jobs {
 				q.add(j)
 			}
-			got, holds := q.pick(began.Add(3*ageRound + tt.at))
+			got, holds := q.pick(began.Add(tt.at))
 			if got != tt.want || holds != tt.holds {
 				t.Errorf("pick = %+v for %v, want %+v for %v", got, holds, tt.want, tt.holds)
 			}
@@ -52,8 +55,8 @@ func TestPickGoesByPriorityThenAgeAndGivesAgeItsTurn(t *testing.T) {
 	}
 }
 
-// hold lets a job of priority p search for ever and returns once it does.
-func hold(t *testing.T, f *Farm, p Priority) (release func()) {
+// add puts a job of priority p in line that nothing ends but release.
+func add(t testing.TB, f *Farm, p Priority) (release func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	var held sync.WaitGroup
@@ -62,11 +65,25 @@ func hold(t *testing.T, f *Farm, p Priority) (release func()) {
 			t.Errorf("held job of priority %v: %v", p, err)
 		}
 	})
-	tries := f.Stats().Kernels[0].Tries
-	for f.Stats().Queued[p] == 0 || f.Stats().Kernels[0].Tries == tries {
+	for f.Stats().Queued[p] == 0 {
 		runtime.Gosched()
 	}
 	return func() { cancel(); held.Wait() }
+}
+
+// hold is add, and returns once the job is searched for.
+func hold(t testing.TB, f *Farm, p Priority) (release func()) {
+	t.Helper()
+	release = add(t, f, p)
+	searching(f)
+	return release
+}
+
+// searching returns once a worker has tried something more.
+func searching(f *Farm) {
+	for tries := f.Stats().Kernels[0].Tries; f.Stats().Kernels[0].Tries == tries; {
+		runtime.Gosched()
+	}
 }
 
 func TestUrgentJobsArePutBeforeWhatIsSearched(t *testing.T) {
@@ -87,24 +104,27 @@ func TestUrgentJobsArePutBeforeWhatIsSearched(t *testing.T) {
 	}
 }
 
-func TestAnOldJobIsProvenThoughMoreImportantOnesNeverEnd(t *testing.T) {
-	f := farm(t, Config{Workers: 2})
-	defer run(t, f)()
-	// It must be the oldest, and the other must be searched before it ends.
-	var guest sync.WaitGroup
-	f.mu.Lock()
-	guest.Go(func() {
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		defer cancel()
-		if _, err := f.For(Guest).Prove(ctx, [32]byte{1}, tinyZeros+1); err != nil {
-			t.Errorf("Prove of a guest: %v", err)
+// Neither what is more important nor a guest that is there for long keeps the
+// readings' turn from them.
+func TestEveryPriorityIsProvenThoughTheOthersNeverEnd(t *testing.T) {
+	for p := range Priority(Priorities) {
+		f := farm(t, Config{Workers: 2})
+		stop := run(t, f)
+		var release []func()
+		for other := range Priority(Priorities) {
+			if other != p {
+				release = append(release, add(t, f, other))
+			}
 		}
-	})
-	f.queue.add(&job{priority: Urgent, zeros: impossible, came: time.Now().Add(time.Hour), done: make(chan struct{})})
-	f.mu.Unlock()
-	guest.Wait()
-	if st := f.Stats(); st.Proven[Guest] != 1 || st.Queued[Urgent] != 1 {
-		t.Errorf("Stats = %+v, want the guest's job proven and the urgent one there", st)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		if _, err := f.For(p).Prove(ctx, [32]byte{1}, tinyZeros+1); err != nil {
+			t.Errorf("Prove of priority %v: %v", p, err)
+		}
+		cancel()
+		for _, end := range release {
+			end()
+		}
+		stop()
 	}
 }
 
@@ -162,26 +182,81 @@ func TestEachPriorityHasItsOwnBound(t *testing.T) {
 	})
 }
 
-func TestARestEndsWhenSomethingUrgentComes(t *testing.T) {
-	f := farm(t, Config{Workers: 1})
-	f.queue.add(&job{priority: Telemetry, zeros: impossible, done: make(chan struct{})})
-	w := &worker{farm: f}
-	task, _ := f.next(w)
-	rested := make(chan struct{})
-	go func() {
-		w.rest(time.Hour, task.urgent)
-		close(rested)
-	}()
-	if err := f.enqueue(&job{priority: Urgent, zeros: impossible, done: make(chan struct{})}); err != nil {
-		t.Fatal(err)
+func TestARestEndsWhenSomethingBetterComes(t *testing.T) {
+	for _, tt := range []struct {
+		of, comes Priority
+		ends      bool
+	}{
+		{Guest, Guest, false}, {Guest, Telemetry, true}, {Guest, Urgent, true},
+		{Telemetry, Guest, false}, {Telemetry, Telemetry, false}, {Telemetry, Urgent, true},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			f := farm(t, Config{Workers: 1})
+			f.queue.add(&job{priority: tt.of, zeros: impossible, done: make(chan struct{})})
+			w := &worker{farm: f}
+			task, _ := f.next(w)
+			rested := make(chan struct{})
+			go func() {
+				w.rest(time.Hour, task.better)
+				close(rested)
+			}()
+			if err := f.enqueue(&job{priority: tt.comes, zeros: impossible, done: make(chan struct{})}); err != nil {
+				t.Fatal(err)
+			}
+			began := time.Now()
+			<-rested
+			if ended := time.Since(began) == 0; ended != tt.ends {
+				t.Errorf("a rest from %v when %v comes ends: %t, want %t", tt.of, tt.comes, ended, tt.ends)
+			}
+		})
 	}
-	select {
-	case <-rested:
-	case <-time.After(time.Minute):
-		t.Fatal("the worker still rests")
-	}
-	if f.turn.Load() == task.turn {
-		t.Error("the worker would go on with what it did")
+}
+
+// crowded is a searcher whose every batch takes longer than a window while its
+// thread hardly runs, and that finds something in the last of them.
+type crowded struct{ batches int }
+
+const crowdedBatch = 3 * time.Millisecond
+
+func (*crowded) Reset([32]byte, int, uint64) {}
+
+func (c *crowded) Batch() (uint64, bool, int) {
+	time.Sleep(crowdedBatch) // a bubble's clock
+	c.batches--
+	return 0, c.batches == 0, 1
+}
+
+func TestACrowdedSearchRestsUnlessItIsUrgentTinyOrFound(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		p       Priority
+		zeros   int
+		batches int
+		rests   bool
+	}{
+		{"telemetry", Telemetry, 12, 5, true},
+		{"a guest", Guest, 12, 5, true},
+		{"urgent", Urgent, 12, 5, false},
+		{"tiny", Telemetry, tinyZeros, 5, false},
+		{"found at once", Telemetry, 12, 1, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := farm(t, Config{Workers: 1})
+				f.queue.add(&job{priority: tt.p, zeros: tt.zeros, done: make(chan struct{})})
+				w := &worker{farm: f}
+				task, _ := f.next(w)
+				w.take(task)
+				w.searcher, w.pace.share = &crowded{tt.batches}, paceLeast
+				began := time.Now()
+				if _, found := w.search(task); !found {
+					t.Error("found nothing")
+				}
+				if rested := time.Since(began) > time.Duration(tt.batches)*crowdedBatch; rested != tt.rests {
+					t.Errorf("%d batches take %v; rests: %t, want %t", tt.batches, time.Since(began), rested, tt.rests)
+				}
+			})
+		})
 	}
 }
 

@@ -22,9 +22,10 @@ type worker struct {
 type task struct {
 	job    *job
 	engine *engine
+	waited bool            // for it to come
 	turn   uint64          // of the farm, when it was given out
 	ends   time.Time       // when it is another job's turn; zero: not by itself
-	urgent <-chan struct{} // closed when something urgent comes: no time to rest
+	better <-chan struct{} // closed when a job of higher priority comes: no time to rest
 }
 
 // run works until the farm is closed.
@@ -46,17 +47,21 @@ func (w *worker) take(t task) {
 	if t.engine != w.engine {
 		w.engine, w.searcher, w.job = t.engine, t.engine.NewSearcher(), nil
 	}
-	if t.job != w.job {
-		w.searcher.Reset(t.job.digest, t.job.zeros, rand.Uint64())
-		w.job = t.job
+	if t.waited {
 		w.pace.start()
+	}
+	if t.job != w.job {
+		w.pace.enter()
+		w.searcher.Reset(t.job.digest, t.job.zeros, rand.Uint64())
+		w.pace.leave()
+		w.job = t.job
 	}
 }
 
 // search tries nonces until one is found or the task is over.
 func (w *worker) search(t task) (nonce uint64, found bool) {
 	began := time.Now()
-	for !found && !t.job.ended.Load() && w.farm.turn.Load() == t.turn {
+	for !t.job.ended.Load() && w.farm.turn.Load() == t.turn {
 		var tries int
 		w.pace.enter()
 		nonce, found, tries = w.searcher.Batch()
@@ -68,11 +73,14 @@ func (w *worker) search(t task) (nonce uint64, found bool) {
 		w.engine.tries.Add(uint64(tries))
 		w.engine.searching.Add(int64(now.Sub(began)))
 		began = now
-		if !t.ends.IsZero() && now.After(t.ends) {
+		if found || !t.ends.IsZero() && now.After(t.ends) {
 			break
 		}
-		if rest := w.pace.rest(now, t.job.priority == Urgent); rest > 0 {
-			w.rest(rest, t.urgent)
+		if t.job.zeros <= tinyZeros {
+			continue // over before it disturbs anybody, and nobody else searches for it
+		}
+		if rest := w.pace.rest(now, t.job.priority); rest > 0 {
+			w.rest(rest, t.better)
 			w.pace.start()
 			began = w.pace.began
 		}
@@ -80,12 +88,12 @@ func (w *worker) search(t task) (nonce uint64, found bool) {
 	return nonce, found
 }
 
-// rest waits, but not when something urgent comes.
-func (w *worker) rest(d time.Duration, urgent <-chan struct{}) {
+// rest waits, but not when something better is to be done.
+func (w *worker) rest(d time.Duration, better <-chan struct{}) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-	case <-urgent:
+	case <-better:
 	}
 }
