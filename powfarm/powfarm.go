@@ -288,7 +288,7 @@ func (f *Farm) next(w *worker) (t task, ok bool) {
 	}
 	for !f.closed {
 		now := time.Now()
-		j, holds := f.queue.pick(now)
+		j, holds, lent := f.queue.pick(now)
 		if j == nil {
 			f.wake.Wait()
 			t.waited = true
@@ -299,6 +299,7 @@ func (f *Farm) next(w *worker) (t task, ok bool) {
 		}
 		j.workers++
 		t.job, t.engine, t.turn, t.better = j, f.engines[len(f.engines)-1], f.turn.Load(), f.better[j.priority]
+		t.lent = lent
 		if holds > 0 {
 			t.ends = now.Add(holds)
 		}

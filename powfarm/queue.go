@@ -82,13 +82,14 @@ func (q *queue) remove(j *job) bool {
 }
 
 // pick returns the job that a free worker should search for, or nil, and how
-// long that holds at most; 0 is until a job comes or ends.
-func (q *queue) pick(now time.Time) (j *job, holds time.Duration) {
+// long that holds at most; 0 is until a job comes or ends. It is lent when it
+// has its turn in the time of a higher one.
+func (q *queue) pick(now time.Time) (j *job, holds time.Duration, lent bool) {
 	if lower := q.lower(); len(lower) > 0 {
 		round, at := now.Sub(q.began)/ageRound, now.Sub(q.began)%ageRound
 		if at >= ageRound-ageTurn {
 			if j := q.first(lower[int(round)%len(lower)]); j != nil {
-				return j, ageRound - at
+				return j, ageRound - at, true
 			}
 		}
 		holds = (2*ageRound - ageTurn - at) % ageRound
@@ -96,10 +97,10 @@ func (q *queue) pick(now time.Time) (j *job, holds time.Duration) {
 	}
 	for _, j := range q.jobs {
 		if j.free() {
-			return j, holds
+			return j, holds, false
 		}
 	}
-	return nil, holds
+	return nil, holds, false
 }
 
 // lower returns the priorities that have jobs, but for the highest.

@@ -25,6 +25,7 @@ type task struct {
 	waited bool            // for it to come
 	turn   uint64          // of the farm, when it was given out
 	ends   time.Time       // when it is another job's turn; zero: not by itself
+	lent   bool            // the time until then is another job's
 	better <-chan struct{} // closed when a job of higher priority comes: no time to rest
 }
 
@@ -76,8 +77,8 @@ func (w *worker) search(t task) (nonce uint64, found bool) {
 		if found || !t.ends.IsZero() && now.After(t.ends) {
 			break
 		}
-		if t.job.zeros <= tinyZeros {
-			continue // over before it disturbs anybody, and nobody else searches for it
+		if t.lent || t.job.zeros <= tinyZeros {
+			continue // soon over, and somebody waits behind it, or for it alone
 		}
 		if rest := w.pace.rest(now, t.job.priority); rest > 0 {
 			w.rest(rest, t.better)
