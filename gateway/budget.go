@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/hedgerow-iot/hedgerow/gateway/admin"
+	"github.com/hedgerow-iot/hedgerow/ledger"
 	"github.com/hedgerow-iot/hedgerow/ledger/api"
 )
 
@@ -24,18 +25,22 @@ const (
 // libraries do not come again.
 type budget struct {
 	every time.Duration // between two blocks on average; 0: no bound
+	room  func() error  // why the replica has no room for blocks of others, or nil
 
 	mu      sync.Mutex
 	clients map[netip.Prefix]time.Time // when the next block of each is due, did they come evenly
 }
 
-func newBudget(r Rate) *budget {
-	return &budget{every: r.every(), clients: map[netip.Prefix]time.Time{}}
+func newBudget(r Rate, room func() error) *budget {
+	return &budget{every: r.every(), room: room, clients: map[netip.Prefix]time.Time{}}
 }
 
-// enter waits until a block of remote may be taken in. The error wraps
-// [api.ErrTooMany] or is that of ctx.
+// enter waits until a block of remote may be taken in. The error is an
+// [api.TooManyError], or that of room or of ctx.
 func (b *budget) enter(ctx context.Context, remote string) error {
+	if err := b.room(); err != nil {
+		return err
+	}
 	wait, err := b.spend(admin.SourceOf(remote), time.Now())
 	if err != nil || wait <= 0 {
 		return err
@@ -62,7 +67,7 @@ func (b *budget) spend(from netip.Prefix, now time.Time) (wait time.Duration, er
 	}
 	wait = due.Sub(now) - (budgetBurst-1)*b.every
 	if wait > budgetPatience {
-		return 0, fmt.Errorf("%w: one in %v on average; come again in %v", api.ErrTooMany, b.every, wait.Round(time.Second))
+		return 0, &api.TooManyError{Why: fmt.Sprintf("one in %v on average", b.every), After: wait - budgetPatience}
 	}
 	b.clients[from] = due.Add(b.every)
 	return wait, nil
@@ -82,4 +87,30 @@ func (b *budget) place(from netip.Prefix, now time.Time) netip.Prefix {
 		return from
 	}
 	return netip.Prefix{}
+}
+
+// siteShare is the part of the ledger's cap that blocks of others never take:
+// one part in so many.
+const siteShare = 2
+
+// roomCheck is how often the size of the replica is looked at for them.
+const roomCheck = time.Second
+
+// guestRoom returns a function that says whether blocks of others still leave
+// the site its share of the ledger's most bytes.
+func guestRoom(most int64, used func() (int64, error)) func() error {
+	var mu sync.Mutex
+	var looked time.Time
+	var last error
+	return func() error {
+		mu.Lock()
+		defer mu.Unlock()
+		if now := time.Now(); now.Sub(looked) >= roomCheck {
+			n, err := used()
+			if looked, last = now, err; err == nil && n > most/siteShare {
+				last = fmt.Errorf("%w: the ledger is full but for what is kept for the site", ledger.ErrBusy)
+			}
+		}
+		return last
+	}
 }

@@ -179,12 +179,13 @@ type APIConfig struct {
 
 // ThirdPartyConfig is the section api.third_party.
 type ThirdPartyConfig struct {
-	// Find the nonce of a block that comes without, after everything else
+	// Find the nonce of a block that comes without, behind everything else
 	// that the farm has to do. false: blocks bring their own.
 	PoW bool `yaml:"pow"`
 	// Blocks of one client (an IPv4 address or an IPv6 /64), on average; ten
 	// may come at once. What comes too early waits for up to 5s, and more is
-	// answered 429. none: no bound.
+	// answered 429. none: no bound. Above half of ledger.retention.max_disk
+	// they are refused in any case.
 	Rate Rate `yaml:"rate"`
 }
 

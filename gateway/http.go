@@ -147,7 +147,7 @@ func (s *stages) handler(g *Gateway) (http.Handler, error) {
 }
 
 // A tangle is the protocol's routes, for the site and for everybody else: what
-// the site hands in is searched first and without bound.
+// the site hands in is searched first and has no rate.
 type tangle struct{ site, guests http.Handler }
 
 func (s *stages) tangle(g *Gateway) (t tangle, err error) {
@@ -165,17 +165,21 @@ func (s *stages) tangle(g *Gateway) (t tangle, err error) {
 	if t.site, err = serve(api.Config{}, true, powfarm.Urgent); err != nil {
 		return t, err
 	}
-	t.guests, err = serve(api.Config{Admit: newBudget(third.Rate).enter}, third.PoW, powfarm.Guest)
+	room := guestRoom(int64(cfg.Ledger.Retention.MaxDisk), g.stores.ledger.DiskBytes)
+	t.guests, err = serve(api.Config{
+		Admit: newBudget(third.Rate, room).enter, Client: admin.SourceOf,
+	}, third.PoW, powfarm.Guest)
 	return t, err
 }
 
-// forToken returns the routes for requests with the admin token and, when they
+// forToken returns the routes for requests with a bearer token and, when they
 // are public, for those without. A wrong token is refused either way: it would
 // be guessed here otherwise.
 func (t tangle) forToken(adm *admin.Handler, public bool) http.Handler {
 	site := adm.Require(t.site)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if public && r.Header.Get("Authorization") == "" {
+		scheme, _, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+		if public && !strings.EqualFold(scheme, "Bearer") {
 			t.guests.ServeHTTP(w, r)
 			return
 		}

@@ -195,9 +195,12 @@ const prefix = "/api/hedgerow/v1/"
 // ServeHTTP answers one request.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.mux.ServeHTTP(w, r) }
 
-// Require puts the admin token, with the waiting after wrong ones, in front
-// of another handler: the Tangle's routes when they are not public.
-func (h *Handler) Require(next http.Handler) http.Handler { return h.guard.require(next) }
+// Require puts the admin token in front of another handler: the Tangle's routes
+// for the site. The waiting after wrong tokens is that handler's own: who sends
+// them there does not keep anybody from the admin routes.
+func (h *Handler) Require(next http.Handler) http.Handler {
+	return newGuard(h.cfg.Token, time.Now).require(next)
+}
 
 func notFound(w http.ResponseWriter, r *http.Request) {
 	writeError(w, http.StatusNotFound, "no route "+r.URL.Path+" in this version")

@@ -49,7 +49,7 @@ func writeError(w http.ResponseWriter, status int, text string) {
 		Code    string `json:"code"`
 		Message string `json:"message"`
 	}
-	if status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests {
+	if status == http.StatusServiceUnavailable {
 		w.Header().Set("Retry-After", strconv.Itoa(int(retryAfter.Seconds())))
 	}
 	body, _ := json.Marshal(map[string]message{"error": {strconv.Itoa(status), text}}) // strings always encode

@@ -20,6 +20,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"github.com/hedgerow-iot/hedgerow/ledger"
@@ -40,8 +41,16 @@ type Ledger interface {
 
 var _ Ledger = (*ledger.Ledger)(nil)
 
-// ErrTooMany means that a client hands in more blocks than it may.
-var ErrTooMany = errors.New("too many blocks")
+// A TooManyError means that a client hands in more blocks than it may.
+type TooManyError struct {
+	Why   string
+	After time.Duration // from now, when it may come again
+}
+
+// Error returns why, and when to come again.
+func (e *TooManyError) Error() string {
+	return fmt.Sprintf("too many blocks: %s; come again in %v", e.Why, e.After.Round(time.Second))
+}
 
 // A Prover finds nonces (TIP-12). powfarm.Client is one.
 type Prover interface {
@@ -58,12 +67,15 @@ type Config struct {
 	// Health returns nil when the ledger can attach a block now; nil: always.
 	Health func() error
 	// Admit is asked before a submitted block is attached, with the client's
-	// address, host and port. It may wait. An error that wraps ErrTooMany is
-	// answered 429 with its text. nil: everything is admitted.
+	// address, host and port. It may wait. A TooManyError is answered 429, one
+	// that wraps ledger.ErrBusy 503. nil: everything is admitted.
 	Admit func(ctx context.Context, remote string) error
 	// PoWJobs bounds the blocks that wait for a nonce at the same time; more
-	// are answered 503. 4.
+	// are answered 503. 4. No client has more than half of them.
 	PoWJobs int
+	// Client tells whose a request is by its address. nil: all are one client's,
+	// who then has them all.
+	Client func(remote string) netip.Prefix
 	// PoWTime bounds the search for one block. 2 minutes.
 	PoWTime time.Duration
 	// TipRefresh is how long a search goes on before newer tips are taken,
@@ -91,7 +103,7 @@ type Server struct {
 	mux     *http.ServeMux
 	large   chan struct{} // a token per body beyond smallBody
 	submits chan struct{} // a token per block in work
-	jobs    chan struct{} // a token per search in flight
+	jobs    *jobs
 	rate    rate
 }
 
@@ -119,7 +131,7 @@ func New(cfg Config, l Ledger, p Prover, log *slog.Logger) (*Server, error) {
 		cfg: cfg, ledger: l, prover: p, log: log, mux: http.NewServeMux(),
 		large:   make(chan struct{}, maxLarge),
 		submits: make(chan struct{}, maxSubmits),
-		jobs:    make(chan struct{}, cmp.Or(cfg.PoWJobs, 4)),
+		jobs:    newJobs(cmp.Or(cfg.PoWJobs, 4), cfg.Client),
 	}
 	for path, m := range map[string]methods{
 		"/health":                           {"GET": s.health},

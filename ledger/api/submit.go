@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"mime"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/hedgerow-iot/hedgerow/ledger"
@@ -35,6 +37,9 @@ func (s *Server) submit(w http.ResponseWriter, r *http.Request) {
 	if status >= http.StatusInternalServerError {
 		s.log.Warn("submitted block not attached", "status", status, "err", err)
 	}
+	if many := (*TooManyError)(nil); errors.As(err, &many) {
+		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(many.After.Seconds()))))
+	}
 	writeError(w, status, text)
 }
 
@@ -50,7 +55,7 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request, b *stardust.Block
 	default:
 		return id, refuse(http.StatusServiceUnavailable, fmt.Sprintf("%d submissions in progress, the most at a time; try again", maxSubmits))
 	}
-	return s.place(r.Context(), http.NewResponseController(w), b)
+	return s.place(r.Context(), r.RemoteAddr, http.NewResponseController(w), b)
 }
 
 // readBlock reads and decodes the body, waiting for it bodyTime at most.
@@ -122,7 +127,7 @@ func decodeBlock(media string, body []byte) (*stardust.Block, error) {
 // place attaches b by the rules of the reference node: without parents the
 // gateway chooses them and searches the nonce; with parents and nonce 0 it
 // keeps them and searches unless 0 happens to suffice; else b is complete.
-func (s *Server) place(ctx context.Context, rc *http.ResponseController, b *stardust.Block) (stardust.BlockID, error) {
+func (s *Server) place(ctx context.Context, remote string, rc *http.ResponseController, b *stardust.Block) (stardust.BlockID, error) {
 	if len(b.Parents) == 0 {
 		if b.Nonce != 0 {
 			return stardust.BlockID{}, refuse(http.StatusBadRequest, fmt.Sprintf(
@@ -132,7 +137,7 @@ func (s *Server) place(ctx context.Context, rc *http.ResponseController, b *star
 			return stardust.BlockID{}, refuse(http.StatusBadRequest,
 				"parents: empty, and this gateway does no proof of work; take parents from /api/core/v2/tips and find the nonce")
 		}
-		return s.search(ctx, rc, b, true)
+		return s.search(ctx, remote, rc, b, true)
 	}
 	id, err := s.ledger.Attach(ctx, b, nil)
 	if b.Nonce != 0 || !errors.Is(err, ledger.ErrScore) {
@@ -154,20 +159,18 @@ func (s *Server) place(ctx context.Context, rc *http.ResponseController, b *star
 			return id, fmt.Errorf("look up parent %s: %w", p, err)
 		}
 	}
-	return s.search(ctx, rc, b, false)
+	return s.search(ctx, remote, rc, b, false)
 }
 
 // search finds a nonce for b and attaches it. With choose it takes tips as
 // parents, and newer ones every TipRefresh: the search has no memory, so
 // nothing is lost by changing what it searches for.
-func (s *Server) search(ctx context.Context, rc *http.ResponseController, b *stardust.Block, choose bool) (stardust.BlockID, error) {
-	select {
-	case s.jobs <- struct{}{}:
-		defer func() { <-s.jobs }()
-	default:
-		return stardust.BlockID{}, refuse(http.StatusServiceUnavailable, fmt.Sprintf(
-			"proof of work for %d other blocks in progress, the most at a time; try again or send a nonce", cap(s.jobs)))
+func (s *Server) search(ctx context.Context, remote string, rc *http.ResponseController, b *stardust.Block, choose bool) (stardust.BlockID, error) {
+	leave, err := s.jobs.enter(remote)
+	if err != nil {
+		return stardust.BlockID{}, err
 	}
+	defer leave()
 	_ = rc.SetWriteDeadline(time.Now().Add(s.cfg.PoWTime + answerTime)) // see readBlock
 	searching, cancel := context.WithTimeoutCause(ctx, s.cfg.PoWTime, errSearchTime)
 	defer cancel()
@@ -221,10 +224,11 @@ func (s *Server) prove(ctx context.Context, b *stardust.Block, choose bool) erro
 // explain chooses status and text for what went wrong.
 func (s *Server) explain(err error) (status int, text string) {
 	var r *refusal
+	var many *TooManyError
 	switch {
 	case errors.As(err, &r):
 		return r.status, r.text
-	case errors.Is(err, ErrTooMany):
+	case errors.As(err, &many):
 		return http.StatusTooManyRequests, err.Error()
 	case errors.Is(err, ledger.ErrUnknownParent):
 		return http.StatusBadRequest, "block is not solid: " + err.Error()

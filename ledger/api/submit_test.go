@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -243,11 +244,11 @@ func TestWhatPassesByItselfIs503WithRetryAfter(t *testing.T) {
 func TestWhoIsNotAdmittedIsTold429AndAttachesNothing(t *testing.T) {
 	l := newFakeLedger(0)
 	s := newTest(t, Config{Admit: func(_ context.Context, remote string) error {
-		return fmt.Errorf("%w: %s comes again later", ErrTooMany, remote)
+		return &TooManyError{Why: remote, After: 1500 * time.Millisecond}
 	}}, l, nil)
 	before := len(l.blocks)
 	w := call(s, "POST", blocksPath, string(block(t, 0, "")), isBytes)
-	if text := errorText(t, w); w.Code != 429 || w.Header().Get("Retry-After") == "" || !strings.Contains(text, "192.0.2.1:1234 comes again later") {
+	if text := errorText(t, w); w.Code != 429 || w.Header().Get("Retry-After") != "2" || !strings.Contains(text, "192.0.2.1:1234; come again in 2s") {
 		t.Errorf("%d %q Retry-After %q", w.Code, text, w.Header().Get("Retry-After"))
 	}
 	if len(l.blocks) != before {
@@ -321,10 +322,40 @@ func TestSearchesAtATimeAreBounded(t *testing.T) {
 		}
 		time.Sleep(3 * time.Minute) // the two have ended
 		synctest.Wait()
-		if len(s.jobs) != 0 || len(s.submits) != 0 {
-			t.Errorf("%d searches, %d submissions left, want none", len(s.jobs), len(s.submits))
+		if searchesOf(s) != 0 || len(s.submits) != 0 {
+			t.Errorf("%d searches, %d submissions left, want none", searchesOf(s), len(s.submits))
 		}
 	})
+}
+
+func searchesOf(s *Server) int {
+	s.jobs.mu.Lock()
+	defer s.jobs.mu.Unlock()
+	return s.jobs.total
+}
+
+func TestAClientHasHalfOfTheSearches(t *testing.T) {
+	client := func(remote string) netip.Prefix { return netip.MustParsePrefix(remote + "/32") }
+	j := newJobs(4, client)
+	var leave []func()
+	for _, tt := range []struct{ remote, refused string }{
+		{"10.0.0.1", ""}, {"10.0.0.1", ""}, {"10.0.0.1", "2 of your blocks"},
+		{"10.0.0.2", ""}, {"10.0.0.3", ""}, {"10.0.0.4", "4 other blocks"},
+	} {
+		end, err := j.enter(tt.remote)
+		if (err == nil) != (tt.refused == "") || err != nil && !strings.Contains(err.Error(), tt.refused) {
+			t.Errorf("enter of %s: %v, want %q", tt.remote, err, tt.refused)
+		}
+		if err == nil {
+			leave = append(leave, end)
+		}
+	}
+	for _, end := range leave {
+		end()
+	}
+	if j.total != 0 || len(j.of) != 0 {
+		t.Errorf("%d searches of %v are left", j.total, j.of)
+	}
 }
 
 func TestAClientThatLeavesEndsItsSearch(t *testing.T) {
@@ -336,7 +367,7 @@ func TestAClientThatLeavesEndsItsSearch(t *testing.T) {
 		r.Header.Set("Content-Type", "application/json")
 		start := time.Now()
 		s.ServeHTTP(httptest.NewRecorder(), r)
-		if time.Since(start) != time.Second || len(s.jobs) != 0 {
+		if time.Since(start) != time.Second || searchesOf(s) != 0 {
 			t.Errorf("search went on for %v", time.Since(start))
 		}
 	})
