@@ -56,7 +56,7 @@ func Join(cfg Config, path string, log *slog.Logger) (_ *Joined, err error) {
 	if err != nil {
 		return nil, err
 	}
-	key, _, err := identity(cfg.Identity, used(dir))
+	key, err := readIdentity(cfg.Identity)
 	if err != nil {
 		return nil, err
 	}
@@ -122,10 +122,13 @@ func (j *joining) run() (*Joined, error) {
 		return nil, fmt.Errorf("this gateway is in the network %s of %d gateways, which it would leave; take it out there first, and start with an empty data directory: %w",
 			old.NetworkName, len(old.Gateways), follows)
 	}
+	archive := filepath.Join(j.dir, "archive", old.NetworkName)
+	if !begun && exists(archive) {
+		return nil, fmt.Errorf("%s is there already: move it away, it would be mixed with the chain that this gateway has now", archive)
+	}
 	if err := j.file.Save(filepath.Join(j.dir, joinFile)); err != nil {
 		return nil, err
 	}
-	archive := filepath.Join(j.dir, "archive", old.NetworkName)
 	if err := j.archive(old, archive); err != nil {
 		return nil, fmt.Errorf("archive the chain of %s: %w", old.NetworkName, err)
 	}
@@ -153,21 +156,35 @@ func (j *joining) archive(old *network.File, archive string) error {
 		return err
 	}
 	from, to, next := filepath.Join(j.dir, "ledger"), filepath.Join(archive, "ledger"), filepath.Join(j.dir, "ledger.new")
-	if exists(from) && !exists(to) {
+	if !exists(to) { // from is the old one
 		if err := os.RemoveAll(next); err != nil {
 			return err
 		}
 		if err := j.carry(from, next); err != nil {
 			return err
 		}
-		if err := errors.Join(readOnly(from), syncDir(j.dir), os.Rename(from, to), syncDir(archive), syncDir(j.dir)); err != nil {
+		if err := move(from, to); err != nil {
 			return err
 		}
 	}
+	if err := readOnly(to); err != nil { // it was opened to be read until here
+		return err
+	}
 	if exists(next) {
-		return errors.Join(os.Rename(next, from), syncDir(j.dir))
+		return move(next, from)
 	}
 	return nil
+}
+
+// move renames a directory, durably.
+func move(from, to string) error {
+	if err := syncDir(filepath.Dir(from)); err != nil { // it may be new
+		return err
+	}
+	if err := os.Rename(from, to); err != nil {
+		return err
+	}
+	return errors.Join(syncDir(filepath.Dir(to)), syncDir(filepath.Dir(from)))
 }
 
 // carry makes a ledger that holds the marks of another one and nothing else.

@@ -100,6 +100,9 @@ func TestAUsedBoxJoinsANetworkWithWhatIsNotAttached(t *testing.T) {
 	if err := g.stop(); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := os.Stat(filepath.Join(string(cfg.DataDir), joinFile)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the mark of a join is still there: %v", err)
+	}
 	if j, err := Join(cfg, path, quietLog()); err != nil || !j.Already {
 		t.Errorf("a second time: %+v, %v", j, err)
 	}
@@ -214,4 +217,20 @@ func TestARunningGatewayCannotJoin(t *testing.T) {
 	if _, err := Join(cfg, path, quietLog()); !errors.Is(err, ErrLocked) {
 		t.Errorf("Join = %v, want %v", err, ErrLocked)
 	}
+}
+
+func TestAnArchiveIsNeverMixedWithAnotherChain(t *testing.T) {
+	cfg := usedBox(t, t.TempDir())
+	old, err := network.Load(cfg.networkPath())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := makeDir(filepath.Join(string(cfg.DataDir), "archive", old.NetworkName)); err != nil {
+		t.Fatal(err)
+	}
+	_, path, _ := networkWith(t, cfg, "site")
+	if _, err := Join(cfg, path, quietLog()); err == nil || !strings.Contains(err.Error(), "move it away") {
+		t.Errorf("Join = %v", err)
+	}
+	start(t, cfg) // nothing has begun
 }

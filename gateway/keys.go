@@ -47,6 +47,5 @@ func ReadIdentity(from string) (ed25519.PrivateKey, error) {
 		}
 		s = Secret{"file", from}
 	}
-	key, _, err := identity(s, true)
-	return key, err
+	return readIdentity(s)
 }

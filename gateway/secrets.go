@@ -165,20 +165,28 @@ func parseToken(b []byte) (string, error) {
 // A missing file is not made when used is true: the stores then belong to a
 // key that is gone, and a new one would not be theirs.
 func identity(s Secret, used bool) (key ed25519.PrivateKey, made bool, err error) {
-	b, err := s.Read()
+	key, err = readIdentity(s)
 	switch missing := errors.Is(err, fs.ErrNotExist); {
 	case missing && s.Scheme == "file" && !used:
 		key, err = makeIdentity(s.Ref)
 		return key, err == nil, err
 	case missing && used:
-		return nil, false, fmt.Errorf("read the identity key: %w; the data directory holds stores made with it: put the key back, or start with an empty data directory", err)
-	case err != nil:
-		return nil, false, fmt.Errorf("read the identity key: %w", err)
+		return nil, false, fmt.Errorf("%w; the data directory holds stores made with it: put the key back, or start with an empty data directory", err)
 	}
-	if key, err = parseIdentity(b); err != nil {
-		return nil, false, fmt.Errorf("read the identity key %v: %w", s, err)
+	return key, false, err
+}
+
+// readIdentity reads a key that must be there.
+func readIdentity(s Secret) (ed25519.PrivateKey, error) {
+	b, err := s.Read()
+	if err != nil {
+		return nil, fmt.Errorf("read the identity key: %w", err)
 	}
-	return key, false, nil
+	key, err := parseIdentity(b)
+	if err != nil {
+		return nil, fmt.Errorf("read the identity key %v: %w", s, err)
+	}
+	return key, nil
 }
 
 func parseIdentity(b []byte) (ed25519.PrivateKey, error) {

@@ -17,16 +17,6 @@ var (
 	ErrUnsigned     = errors.New("network file is not signed by a quorum")
 )
 
-// Create returns the genesis of a network of these gateways with the default
-// parameters. Names and weights that the file does not allow are reported by
-// [File.Validate] and [File.Save].
-func Create(networkName string, gateways []Gateway) *File {
-	f := NewOfOne(networkName, "", make(ed25519.PublicKey, ed25519.PublicKeySize))
-	f.Gateways = slices.Clone(gateways)
-	f.ByzantineWeight = uint32(f.mostByzantine())
-	return f
-}
-
 // Next returns a draft of the following epoch: all as it is, with nobody's
 // signature.
 func (f *File) Next() *File {

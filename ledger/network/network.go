@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -101,13 +102,13 @@ type Amount uint64
 // A Duration is a time span; its text is that of [time.Duration], e.g. "1.5s".
 type Duration time.Duration
 
-// NewOfOne returns the genesis of a network with a single gateway and the
-// default parameters. Names that the file does not allow are reported by
+// Create returns the genesis of a network of these gateways with the default
+// parameters. Names and weights that the file does not allow are reported by
 // [File.Validate] and [File.Save].
-func NewOfOne(networkName, gatewayName string, publicKey ed25519.PublicKey) *File {
+func Create(networkName string, gateways []Gateway) *File {
 	f := &File{
 		NetworkName:       networkName,
-		Gateways:          []Gateway{{Name: gatewayName, Weight: 1}},
+		Gateways:          slices.Clone(gateways),
 		Operators:         []Operator{},
 		MinPoWScore:       100,
 		RoundInterval:     Duration(100 * time.Millisecond),
@@ -120,8 +121,15 @@ func NewOfOne(networkName, gatewayName string, publicKey ed25519.PublicKey) *Fil
 		GenesisOutputs:    []Output{},
 		Signatures:        []Signature{},
 	}
-	copy(f.Gateways[0].PublicKey[:], publicKey)
+	f.ByzantineWeight = uint32(f.mostByzantine())
 	return f
+}
+
+// NewOfOne is [Create] for a single gateway.
+func NewOfOne(networkName, gatewayName string, publicKey ed25519.PublicKey) *File {
+	g := Gateway{Name: gatewayName, Weight: 1}
+	copy(g.PublicKey[:], publicKey)
+	return Create(networkName, []Gateway{g})
 }
 
 // Hash identifies the file: the BLAKE2b-256 hash of "hedgerow-net-1" and the
