@@ -151,7 +151,7 @@ func TestJournalAnswersAsTheModel(t *testing.T) {
 					h.restart(rt)
 				}
 			},
-			"prune": func(*rapid.T) { _, err := h.j.pruneWindows(0, h.j.checkpoint.next); h.must(err) },
+			"prune":         func(*rapid.T) { _, err := h.j.pruneWindows(0, h.j.checkpoint.next); h.must(err) },
 			"flush cut off": func(*rapid.T) { h.cutOff(t, h.flush) },
 			"trim cut off":  func(*rapid.T) { h.cutOff(t, h.trim) },
 			"recall":        h.recall, "read": h.read, "history": h.history, "latest": h.latest,
