@@ -31,7 +31,7 @@ func TestScoreIsEnoughFromTheTargetOn(t *testing.T) {
 				t.Errorf("Attach of %d bytes with %d zeros: %v, want %v", size, zeros, err, want)
 			}
 			stardust.SetNonce(raw, b.Nonce)
-			if err := l.Receive(t.Context(), raw); !errors.Is(err, want) {
+			if err := receive(t, l, raw); !errors.Is(err, want) {
 				t.Errorf("Receive of %d bytes with %d zeros: %v, want %v", size, zeros, err, want)
 			}
 		}

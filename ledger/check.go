@@ -25,17 +25,20 @@ func (l *Ledger) check(raw []byte) (*stardust.Block, error) {
 // CheckScore returns nil if the proof of work of a block with these bytes
 // reaches minScore. The error wraps ErrScore and says what is missing.
 func CheckScore(raw []byte, minScore uint32) error {
-	need := stardust.TargetZeros(len(raw), minScore)
-	if need == 0 || len(raw) < 8 {
+	if stardust.TargetZeros(len(raw), minScore) == 0 || len(raw) < 8 {
 		return nil
 	}
 	nonce := binary.LittleEndian.Uint64(raw[len(raw)-8:])
-	have := curl.Zeros(stardust.PoWDigest(raw), nonce)
-	if !stardust.MeetsScore(have, len(raw), minScore) {
-		return fmt.Errorf("%w: %d bytes at score %d need %d trailing zero trits, the nonce gives %d",
-			ErrScore, len(raw), minScore, need, have)
+	return scoreError(curl.Zeros(stardust.PoWDigest(raw), nonce), len(raw), minScore)
+}
+
+// scoreError returns nil if so many zeros are enough for a block of size bytes.
+func scoreError(zeros, size int, minScore uint32) error {
+	if stardust.MeetsScore(zeros, size, minScore) {
+		return nil
 	}
-	return nil
+	return fmt.Errorf("%w: %d bytes at score %d need %d trailing zero trits, the nonce gives %d",
+		ErrScore, size, minScore, stardust.TargetZeros(size, minScore), zeros)
 }
 
 // checkRuns returns nil if the runs ascend and do not touch.

@@ -100,6 +100,17 @@ func (d *dag) attach(l *ledger.Ledger, names ...string) {
 	}
 }
 
+// receive hands one block in as another gateway's and returns why it was
+// refused.
+func receive(t testing.TB, l *ledger.Ledger, raw []byte) error {
+	t.Helper()
+	out, err := l.Receive(t.Context(), "other", [][]byte{raw})
+	if err != nil {
+		return err
+	}
+	return out[0].Err
+}
+
 // testNetwork asks for no proof of work.
 func testNetwork() *network.File {
 	f := network.NewOfOne("test", "gw", []byte("an Ed25519 key has 32 bytes, yes"))

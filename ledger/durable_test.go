@@ -104,24 +104,3 @@ func BenchmarkAttach(b *testing.B) {
 		}
 	})
 }
-
-// The same, as blocks of another gateway.
-func BenchmarkReceive(b *testing.B) {
-	l := start(b, ledger.Config{}, open(b, b.TempDir()))
-	var n atomic.Uint64
-	data := string(make([]byte, 80))
-	b.SetParallelism(32)
-	b.RunParallel(func(pb *testing.PB) {
-		for pb.Next() {
-			raw, err := newBlock("hedgerow/bench", fmt.Sprint(data, n.Add(1)), l.Tips()...).AppendBinary(nil)
-			if err != nil {
-				b.Error(err)
-				return
-			}
-			if err := l.Receive(context.Background(), raw); err != nil {
-				b.Error(err)
-				return
-			}
-		}
-	})
-}

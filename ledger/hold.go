@@ -7,7 +7,9 @@ import (
 )
 
 // A hold keeps received blocks whose parents are not there yet, bounded in
-// number and bytes. Not safe for concurrent use.
+// number and bytes. Whoever sent the most of them loses the oldest first, so
+// that one gateway cannot push out what others sent. Not safe for concurrent
+// use.
 type hold struct {
 	maxCount, maxBytes int
 
@@ -16,6 +18,7 @@ type hold struct {
 	order   []*heldBlock                      // oldest first; entries that left are nil
 	left    int                               // nil entries in order
 	bytes   int
+	sent    map[string]int // bytes held by the gateway that sent them
 	dropped uint64
 }
 
@@ -29,6 +32,7 @@ func newHold(maxCount, maxBytes int) *hold {
 		maxCount: maxCount, maxBytes: maxBytes,
 		held:    map[stardust.BlockID]*heldBlock{},
 		waiting: map[stardust.BlockID][]*heldBlock{},
+		sent:    map[string]int{},
 	}
 }
 
@@ -41,9 +45,11 @@ func (h *hold) add(j *job, missing []stardust.BlockID) {
 	for len(h.held) > 0 && (len(h.held) >= h.maxCount || h.bytes+len(j.raw) > h.maxBytes) {
 		h.dropOldest()
 	}
+	j.raw = slices.Clone(j.raw) // it is part of a long message
 	b := &heldBlock{job: j, missing: missing}
 	h.held[j.id] = b
 	h.bytes += len(j.raw)
+	h.sent[j.from] += len(j.raw)
 	h.order = append(h.order, b)
 	for _, parent := range missing {
 		h.waiting[parent] = append(h.waiting[parent], b)
@@ -65,8 +71,15 @@ func (h *hold) release(id stardust.BlockID) (ready []*job) {
 	return ready
 }
 
+// dropOldest drops the oldest block of the gateway that holds the most bytes.
 func (h *hold) dropOldest() {
-	i := slices.IndexFunc(h.order, func(b *heldBlock) bool { return b != nil })
+	most, from := -1, ""
+	for name, n := range h.sent {
+		if n > most || n == most && name < from {
+			most, from = n, name
+		}
+	}
+	i := slices.IndexFunc(h.order, func(b *heldBlock) bool { return b != nil && b.job.from == from })
 	b := h.order[i]
 	for _, parent := range b.missing {
 		rest := slices.DeleteFunc(h.waiting[parent], func(w *heldBlock) bool { return w == b })
@@ -85,6 +98,9 @@ func (h *hold) dropOldest() {
 func (h *hold) forget(b *heldBlock) {
 	delete(h.held, b.job.id)
 	h.bytes -= len(b.job.raw)
+	if h.sent[b.job.from] -= len(b.job.raw); h.sent[b.job.from] == 0 {
+		delete(h.sent, b.job.from)
+	}
 	if i := slices.Index(h.order, b); i == 0 {
 		h.order = h.order[1:]
 	} else {

@@ -23,7 +23,7 @@ func TestEveryOrderOfArrivalGivesTheSameReplica(t *testing.T) {
 		s := newMemory()
 		l := start(t, ledger.Config{}, s)
 		for _, name := range order {
-			if err := l.Receive(t.Context(), d.raws[name]); err != nil {
+			if err := receive(t, l, d.raws[name]); err != nil {
 				t.Fatalf("%v: receive %s: %v", order, name, err)
 			}
 		}
@@ -91,7 +91,7 @@ func TestALongChainReceivedBackwardsIsAttachedAtOnce(t *testing.T) {
 	d := chain(t, n)
 	l := start(t, ledger.Config{}, newMemory())
 	for _, name := range slices.Backward(d.order) {
-		if err := l.Receive(t.Context(), d.raws[name]); err != nil {
+		if err := receive(t, l, d.raws[name]); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -114,7 +114,7 @@ func TestHeldBlocksAreBoundedAndTheOldestDropped(t *testing.T) {
 	} {
 		l := start(t, cfg, newMemory())
 		for _, name := range []string{"a", "b", "c", "c", "d", "e"} {
-			if err := l.Receive(t.Context(), d.raws[name]); err != nil {
+			if err := receive(t, l, d.raws[name]); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -136,7 +136,7 @@ func TestHeldBlockOfAnotherParentSurvivesDrops(t *testing.T) {
 	d := draw(t, "g -> p q; p q -> x; p -> a; q -> b; a b -> y")
 	l := start(t, ledger.Config{HoldCount: 2}, newMemory())
 	for _, name := range []string{"x", "y", "b", "q", "p"} {
-		if err := l.Receive(t.Context(), d.raws[name]); err != nil {
+		if err := receive(t, l, d.raws[name]); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -152,7 +152,7 @@ func TestHeldBlockOfAnotherParentSurvivesDrops(t *testing.T) {
 
 func TestReceiveRefusesWhatIsTooLong(t *testing.T) {
 	l := start(t, ledger.Config{}, newMemory())
-	err := l.Receive(t.Context(), make([]byte, stardust.MaxBlockSize+1))
+	err := receive(t, l, make([]byte, stardust.MaxBlockSize+1))
 	if err == nil || !strings.Contains(err.Error(), "32769 bytes, at most 32768 allowed") {
 		t.Errorf("Receive = %v", err)
 	}
@@ -178,7 +178,7 @@ func FuzzReceive(f *testing.F) {
 			body := binary.LittleEndian.AppendUint32(head, uint32(max(0, len(raw)-8)))
 			raw = append(body, raw...)
 		}
-		err := l.Receive(t.Context(), raw)
+		err := receive(t, l, raw)
 		b, parseErr := stardust.ParseBlock(raw)
 		if (err == nil) != (parseErr == nil) {
 			t.Errorf("Receive(%x) = %v, ParseBlock says %v", raw, err, parseErr)

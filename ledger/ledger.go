@@ -62,7 +62,12 @@ type Config struct {
 	Network *network.File // required
 	Log     *slog.Logger  // discards
 
-	Queue     int // blocks that may wait to be stored; 1024
+	// Announce is told of every block that Attach stored, or found stored, once
+	// it is durable and in the order of storing. It is called by the goroutine
+	// that stores, so it must not block; raw must not be changed. Nobody is told.
+	Announce func(id stardust.BlockID, raw []byte)
+
+	Queue     int // own blocks that may wait to be stored; 1024
 	HoldCount int // received blocks that may wait for their parents; 4096
 	HoldBytes int // bytes of those blocks; 8 MiB
 	MaxTips   int // tips kept for selection, the newest; 256
@@ -74,9 +79,13 @@ type Ledger struct {
 	store   Store
 	log     *slog.Logger
 
-	queue   chan *job
-	closed  chan struct{} // closed when Run ends
-	started atomic.Bool
+	queue    chan *job     // of Attach
+	received chan []*job   // of Receive
+	closed   chan struct{} // closed when Run ends
+	started  atomic.Bool
+	announce func(stardust.BlockID, []byte)
+	scorer   scorer
+	growth   growth
 
 	// Owned by the goroutine of Run.
 	hold *hold
@@ -121,23 +130,29 @@ func New(cfg Config, store Store) (*Ledger, error) {
 		return nil, errors.New("open ledger: a limit is negative")
 	}
 	l := &Ledger{
-		network: cfg.Network,
-		store:   store,
-		log:     cmp.Or(cfg.Log, slog.New(slog.DiscardHandler)),
-		queue:   make(chan *job, cmp.Or(cfg.Queue, 1024)),
-		closed:  make(chan struct{}),
-		hold:    newHold(cmp.Or(cfg.HoldCount, 4096), cmp.Or(cfg.HoldBytes, 8<<20)),
+		network:  cfg.Network,
+		store:    store,
+		log:      cmp.Or(cfg.Log, slog.New(slog.DiscardHandler)),
+		queue:    make(chan *job, cmp.Or(cfg.Queue, 1024)),
+		received: make(chan []*job, 1),
+		closed:   make(chan struct{}),
+		announce: cfg.Announce,
+		hold:     newHold(cmp.Or(cfg.HoldCount, 4096), cmp.Or(cfg.HoldBytes, 8<<20)),
 	}
 	p, err := loadPool(store, cmp.Or(cfg.MaxTips, 256))
 	if err != nil {
 		return nil, fmt.Errorf("open ledger: %w", err)
 	}
 	l.pool.Store(p)
+	if l.announce == nil {
+		l.announce = func(stardust.BlockID, []byte) {}
+	}
 	blocks, last, err := store.Count()
 	if err != nil {
 		return nil, fmt.Errorf("open ledger: %w", err)
 	}
 	l.counts.blocks.Store(blocks)
+	l.growth.init(blocks)
 	if !last.IsZero() {
 		l.counts.lastAttached.Store(last.UnixMilli())
 	}
@@ -153,16 +168,19 @@ func (l *Ledger) Run(ctx context.Context) error {
 	}
 	defer close(l.closed) // from here on everything returns ErrClosed
 	for {
+		var work []*job
 		select {
 		case <-ctx.Done():
 			return nil
 		case j := <-l.queue:
-			if err := l.write(j); err != nil {
-				l.mu.Lock()
-				l.failure = err
-				l.mu.Unlock()
-				return fmt.Errorf("ledger: %w", err)
-			}
+			work = []*job{j}
+		case work = <-l.received:
+		}
+		if err := l.write(work); err != nil {
+			l.mu.Lock()
+			l.failure = err
+			l.mu.Unlock()
+			return fmt.Errorf("ledger: %w", err)
 		}
 	}
 }
@@ -195,20 +213,6 @@ func (l *Ledger) Attach(ctx context.Context, b *stardust.Block, runs [][2]uint64
 	return j.id, nil
 }
 
-// Receive takes a block from another gateway. It returns nil when the block
-// is durable, when it was there already, or when it is held until its parents
-// come; held blocks are lost when the process ends or when newer ones need
-// their place. The error is as that of [Ledger.Attach] but never
-// ErrUnknownParent. Receive keeps no reference to raw.
-func (l *Ledger) Receive(ctx context.Context, raw []byte) error {
-	if len(raw) > stardust.MaxBlockSize {
-		l.counts.refused.Add(1)
-		return fmt.Errorf("%w: %d bytes, at most %d allowed", ErrInvalid, len(raw), stardust.MaxBlockSize)
-	}
-	own := append([]byte(nil), raw...)
-	return l.submit(ctx, &job{id: stardust.IDOf(own), raw: own, received: true})
-}
-
 // submit checks the job's block, has it written and waits for the answer.
 func (l *Ledger) submit(ctx context.Context, j *job) error {
 	switch known, err := l.store.Has(j.id); {
@@ -223,8 +227,8 @@ func (l *Ledger) submit(ctx context.Context, j *job) error {
 		l.counts.refused.Add(1)
 		return err
 	}
-	done := make(chan error, 1) // the writer owns j from here on
-	j.done = done
+	answers := newAnswers(1)
+	j.answers = answers // the writer owns j from here on
 	select {
 	case <-l.closed:
 		return l.whyClosed()
@@ -235,16 +239,24 @@ func (l *Ledger) submit(ctx context.Context, j *job) error {
 	default:
 		return fmt.Errorf("%w: %d blocks wait to be stored", ErrBusy, cap(l.queue))
 	}
+	if err := l.wait(ctx, answers); err != nil {
+		return fmt.Errorf("wait for block %v: %w", j.id, err)
+	}
+	return j.err
+}
+
+// wait returns nil when all answers are given.
+func (l *Ledger) wait(ctx context.Context, a *answers) error {
 	select {
-	case err := <-done:
-		return err
+	case <-a.given:
+		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("wait for block %v: %w", j.id, context.Cause(ctx))
+		return context.Cause(ctx)
 	case <-l.closed:
 	}
 	select {
-	case err := <-done: // answered just before Run ended
-		return err
+	case <-a.given: // just before Run ended
+		return nil
 	default:
 		return l.whyClosed()
 	}

@@ -133,7 +133,7 @@ func TestAttachingAgainIsHarmless(t *testing.T) {
 	if got := allMarks(t, l, d); got != "1-3 a, 5-5 a, 7-9 a" {
 		t.Errorf("marks are %s", got)
 	}
-	if err := l.Receive(t.Context(), d.raws["b"]); err != nil {
+	if err := receive(t, l, d.raws["b"]); err != nil {
 		t.Error(err)
 	}
 	if s := l.Stats(); s.Blocks != 2 || s.Tips != 1 {
@@ -233,7 +233,7 @@ func TestInvalidBlocksAreRefused(t *testing.T) {
 		if v.MustReject == errors.Is(err, ledger.ErrUnknownParent) || err == nil {
 			t.Errorf("%s: parse and attach: %v", v.Name, err)
 		}
-		err = l.Receive(t.Context(), raw)
+		err = receive(t, l, raw)
 		if v.MustReject != (errors.Is(err, ledger.ErrInvalid) || errors.Is(err, ledger.ErrScore)) {
 			t.Errorf("%s: receive: %v", v.Name, err)
 		}
@@ -299,7 +299,7 @@ func TestStoppedLedgerTakesNothingButCanBeRead(t *testing.T) {
 	if err := l.Ready(); !errors.Is(err, ledger.ErrClosed) {
 		t.Errorf("Ready = %v, want ErrClosed", err)
 	}
-	if err := l.Receive(t.Context(), d.raws["b"]); !errors.Is(err, ledger.ErrClosed) {
+	if err := receive(t, l, d.raws["b"]); !errors.Is(err, ledger.ErrClosed) {
 		t.Errorf("Receive = %v, want ErrClosed", err)
 	}
 	if raw, err := l.Block(d.ids["a"]); string(raw) != string(d.raws["a"]) || err != nil {
@@ -324,7 +324,7 @@ func TestFailedCommitEndsRun(t *testing.T) {
 	if err := <-done; !errors.Is(err, broken) {
 		t.Errorf("Run = %v, want the store's error", err)
 	}
-	if err := l.Receive(t.Context(), d.raws["a"]); !errors.Is(err, broken) {
+	if err := receive(t, l, d.raws["a"]); !errors.Is(err, broken) {
 		t.Errorf("Receive = %v, want the store's error", err)
 	}
 }
@@ -341,14 +341,14 @@ func TestBusyStoreLosesNothingAndRecovers(t *testing.T) {
 	d := draw(t, "g -> a b; a b -> c; c -> d")
 	l := start(t, ledger.Config{}, s)
 	for _, name := range []string{"d", "c", "b"} {
-		if err := l.Receive(t.Context(), d.raws[name]); err != nil {
+		if err := receive(t, l, d.raws[name]); err != nil {
 			t.Fatal(err)
 		}
 	}
 	s.mu.Lock()
 	full = true
 	s.mu.Unlock()
-	if err := l.Receive(t.Context(), d.raws["a"]); !errors.Is(err, ledger.ErrBusy) {
+	if err := receive(t, l, d.raws["a"]); !errors.Is(err, ledger.ErrBusy) {
 		t.Errorf("Receive = %v, want ErrBusy", err)
 	}
 	if err := l.Ready(); !errors.Is(err, ledger.ErrBusy) {
@@ -363,7 +363,7 @@ func TestBusyStoreLosesNothingAndRecovers(t *testing.T) {
 	s.mu.Lock()
 	full = false
 	s.mu.Unlock()
-	if err := l.Receive(t.Context(), d.raws["a"]); err != nil {
+	if err := receive(t, l, d.raws["a"]); err != nil {
 		t.Error(err)
 	}
 	if st := l.Stats(); st.Blocks != 4 || st.Held != 0 || d.named(l.Tips()) != "c d" {

@@ -46,6 +46,7 @@ func (m *memory) Commit(entries []ledger.Entry, tips []stardust.BlockID) error {
 	for _, e := range entries {
 		if e.Block != nil {
 			m.at[e.ID] = len(m.order)
+			e.Raw = slices.Clone(e.Raw)
 			m.order = append(m.order, e)
 		}
 		for _, r := range e.Runs {
@@ -95,6 +96,17 @@ func (m *memory) entries() []ledger.Entry {
 	defer m.mu.RUnlock()
 	return m.order[:len(m.order):len(m.order)]
 }
+
+func (m *memory) Order(after uint64, yield func(uint64, stardust.BlockID) bool) error {
+	for i, e := range m.entries() {
+		if uint64(i+1) > after && !yield(uint64(i+1), e.ID) {
+			return nil
+		}
+	}
+	return nil
+}
+
+func (m *memory) ID() [8]byte { return [8]byte{1} }
 
 func (m *memory) Children(id stardust.BlockID, yield func(stardust.BlockID) bool) error {
 	for _, e := range m.entries() {

@@ -56,9 +56,15 @@ type Store interface {
 	Marks(from uint64, yield func(run [2]uint64, block stardust.BlockID) bool) error
 	// IDs yields the ids of all stored blocks in ascending order.
 	IDs(yield func(id stardust.BlockID) bool) error
+	// Order yields the ids of the blocks in order of arrival, each with the
+	// position that Tagged gives it, starting after the position given.
+	Order(after uint64, yield func(position uint64, id stardust.BlockID) bool) error
+	// ID returns the random number that the store was given when it was made.
+	ID() [8]byte
 	// Tips returns what the last Commit was given: nil if there was none.
 	Tips() ([]stardust.BlockID, error)
-	// Count returns the number of stored blocks and when the last one was
+	// Count returns the number of stored blocks, which is the position of the
+	// last one, and when the last one was
 	// attached; the zero time if there is none.
 	Count() (blocks uint64, last time.Time, err error)
 }

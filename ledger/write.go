@@ -3,6 +3,7 @@ package ledger
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
@@ -18,19 +19,35 @@ const (
 
 // A job is a block on its way into the store.
 type job struct {
-	id       stardust.BlockID
-	raw      []byte
-	block    *stardust.Block
-	runs     [][2]uint64
-	received bool       // from another gateway: may be held
-	done     chan error // takes one answer; nil once answered
+	id    stardust.BlockID
+	raw   []byte
+	block *stardust.Block
+	runs  [][2]uint64
+	from  string // the gateway that sent it; "": it is attached, not received
+
+	// What became of it: written before the answer is given, by the writer.
+	err     error
+	missing []stardust.BlockID // held until these come
+	answers *answers           // nil once answered
 }
 
+// answers are what one call of Attach or Receive waits for.
+type answers struct {
+	left  int           // owned by the writer
+	given chan struct{} // closed when none is left
+}
+
+func newAnswers(n int) *answers { return &answers{left: n, given: make(chan struct{})} }
+
 func (j *job) answer(err error) {
-	if j.done != nil {
-		j.done <- err
-		j.done = nil
+	if j.answers == nil {
+		return
 	}
+	j.err = err
+	if j.answers.left--; j.answers.left == 0 {
+		close(j.answers.given)
+	}
+	j.answers = nil
 }
 
 // A group is what one Commit stores.
@@ -57,10 +74,9 @@ func (g *group) takes(j *job) bool {
 // keys is the largest number of index entries that the job may need.
 func (j *job) keys() int { return 4 + stardust.MaxParents + len(j.runs) }
 
-// write stores the job and whatever else waits. An error means that the store
+// write stores the jobs and whatever else waits. An error means that the store
 // is in doubt; jobs without an answer learn of it when Run ends.
-func (l *Ledger) write(first *job) error {
-	work := []*job{first}
+func (l *Ledger) write(work []*job) error {
 	for len(work) < groupBlocks && len(l.queue) > 0 {
 		work = append(work, <-l.queue) // this goroutine alone receives
 	}
@@ -116,7 +132,8 @@ func (l *Ledger) stage(g *group, j *job) (ready []*job, err error) {
 		g.add(j, Entry{ID: j.id, Block: j.block, Raw: j.raw, Attached: time.Now(), Runs: runs})
 		g.jobs = append(g.jobs, j)
 		return l.hold.release(j.id), nil
-	case j.received:
+	case j.from != "":
+		j.missing = slices.Clone(missing) // hold shortens its own
 		l.hold.add(j, missing)
 		l.countHeld()
 		j.answer(nil)
@@ -151,6 +168,9 @@ func (l *Ledger) commit(g *group) error {
 	}
 	l.countHeld()
 	for _, j := range g.jobs {
+		if j.from == "" && j.block != nil {
+			l.announce(j.id, j.raw)
+		}
 		j.answer(nil)
 	}
 	return nil
@@ -160,7 +180,7 @@ func (l *Ledger) commit(g *group) error {
 // was in it are held again.
 func (l *Ledger) giveBack(g *group, cause error) error {
 	for _, j := range g.jobs {
-		if j.done != nil {
+		if j.answers != nil {
 			continue
 		}
 		missing, err := l.missing(&group{}, j.block.Parents)
@@ -191,6 +211,7 @@ func (l *Ledger) count(entries []Entry) {
 			l.log.Debug("block attached", "block", e.ID, "bytes", len(e.Raw), "parents", len(e.Block.Parents))
 		}
 	}
+	l.growth.reach(l.counts.blocks.Load())
 }
 
 // solid reports whether the block is the genesis, stored, or in the group.

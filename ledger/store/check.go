@@ -234,7 +234,7 @@ func (c *checker) tips() error {
 func (c *checker) rest() error {
 	it := c.txn.NewIterator(badger.IteratorOptions{})
 	defer it.Close()
-	known := []byte{prefixBlock, prefixChild, prefixID, prefixMark, prefixTips, prefixTag, prefixFormat}
+	known := []byte{prefixBlock, prefixChild, prefixID, prefixMark, prefixTips, prefixTag, prefixName, prefixFormat}
 	for it.Rewind(); it.Valid(); {
 		first := it.Item().Key()[0]
 		if !slices.Contains(known, first) {

@@ -18,6 +18,7 @@ const (
 	prefixChild  = 'c'
 	prefixID     = 'i'
 	prefixMark   = 'm'
+	prefixName   = 'n'
 	prefixTips   = 'p'
 	prefixTag    = 't'
 	prefixFormat = 'v'

@@ -111,6 +111,22 @@ func (s *Store) Marks(from uint64, yield func([2]uint64, stardust.BlockID) bool)
 	})
 }
 
+// Order implements [ledger.Store].
+func (s *Store) Order(after uint64, yield func(uint64, stardust.BlockID) bool) error {
+	if after+1 == 0 {
+		return nil
+	}
+	return s.db.View(func(txn *badger.Txn) error {
+		return scan(txn, []byte{prefixBlock}, blockKey(after+1), func(key, value []byte) (bool, error) {
+			n, rest, err := cutNumber(key[1:])
+			if err != nil || len(rest) > 0 || len(value) < timeSize+len(stardust.BlockID{}) {
+				return false, damaged("block with key %x has %d bytes", key, len(value))
+			}
+			return yield(n, stardust.BlockID(value[timeSize:timeSize+len(stardust.BlockID{})])), nil
+		})
+	})
+}
+
 // IDs implements [ledger.Store].
 func (s *Store) IDs(yield func(stardust.BlockID) bool) error {
 	return s.db.View(func(txn *badger.Txn) error {

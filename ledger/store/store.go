@@ -12,6 +12,7 @@
 // never the prefix of another.
 //
 //	key                            value
+//	n                              8 random bytes, made with the store
 //	v                              store format, uvarint
 //	a number                       block: attach time (Unix ms, 6 bytes) | id (32) | version | n |
 //	                               n times number minus parent's number (uvarint) |
@@ -31,6 +32,7 @@ package store
 
 import (
 	"cmp"
+	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -88,6 +90,7 @@ type Store struct {
 	db    *badger.DB
 	guard *guard
 
+	id    [8]byte       // made with the store
 	count atomic.Uint64 // number of the last block
 	last  atomic.Int64  // when it was attached, Unix ms; 0: there is none
 
@@ -188,6 +191,9 @@ func (s *Store) start() error {
 	if err := s.checkFormat(); err != nil {
 		return err
 	}
+	if err := s.readID(); err != nil {
+		return err
+	}
 	return s.db.View(func(txn *badger.Txn) error {
 		it := txn.NewIterator(badger.IteratorOptions{Reverse: true})
 		defer it.Close()
@@ -208,6 +214,26 @@ func (s *Store) start() error {
 		return nil
 	})
 }
+
+// readID reads the store's id, and makes it if there is none yet.
+func (s *Store) readID() error {
+	return s.db.Update(func(txn *badger.Txn) error {
+		v, err := get(txn, []byte{prefixName})
+		switch {
+		case errors.Is(err, badger.ErrKeyNotFound):
+			_, _ = rand.Read(s.id[:]) // never fails
+			return txn.Set([]byte{prefixName}, s.id[:])
+		case err != nil:
+			return err
+		case copy(s.id[:], v) != len(s.id) || len(v) != len(s.id):
+			return damaged("id of the store is %x", v)
+		}
+		return nil
+	})
+}
+
+// ID implements [ledger.Store].
+func (s *Store) ID() [8]byte { return s.id }
 
 func (s *Store) checkFormat() error {
 	var found uint64

@@ -1,0 +1,162 @@
+package ledger
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
+	"github.com/hedgerow-iot/hedgerow/powfarm/curl"
+)
+
+// MaxReceive is how many blocks one call of Receive takes.
+const MaxReceive = 8192
+
+// An Outcome is what became of a received block.
+type Outcome struct {
+	ID    stardust.BlockID
+	Known bool // it was there already
+	// Missing are the parents without which the block is held, not stored. It
+	// is lost when the process ends or when newer ones need its place.
+	Missing []stardust.BlockID
+	// Err says why the block was refused; it wraps ErrInvalid or ErrScore, or
+	// ErrBusy when the store takes nothing now.
+	Err error
+}
+
+// Receive takes up to [MaxReceive] blocks that the gateway named from sent,
+// and waits until those that are not held are durable. They are checked and
+// stored many at a time, so that many cost less than as many calls; parents
+// should come before children. Own blocks are stored in between.
+//
+// The outcomes are in the order of raws, of which none may be changed
+// afterwards. The error wraps ErrClosed, or is that of the store or of ctx;
+// any of the blocks may be stored then, and receiving them again is safe.
+func (l *Ledger) Receive(ctx context.Context, from string, raws [][]byte) ([]Outcome, error) {
+	if len(raws) > MaxReceive {
+		return nil, fmt.Errorf("receive %d blocks: at most %d at once", len(raws), MaxReceive)
+	}
+	outcomes := make([]Outcome, len(raws))
+	batches := make([]*batch, 0, len(raws)/groupBlocks+1)
+	var failure error
+	for at := 0; at < len(raws) && failure == nil; at += groupBlocks {
+		end := min(at+groupBlocks, len(raws))
+		b := &batch{outcomes: outcomes[at:end]}
+		if failure = l.checkBatch(b, from, raws[at:end]); failure != nil || len(b.jobs) == 0 {
+			continue
+		}
+		select { // the next ones are checked while these are stored
+		case l.received <- b.jobs:
+			batches = append(batches, b)
+		case <-l.closed:
+			failure = l.whyClosed()
+		case <-ctx.Done():
+			failure = context.Cause(ctx)
+		}
+	}
+	for _, b := range batches {
+		if err := l.wait(ctx, b.answers); err != nil {
+			return nil, fmt.Errorf("receive blocks of %s: %w", from, err)
+		}
+		b.report()
+	}
+	if failure != nil {
+		return nil, fmt.Errorf("receive blocks of %s: %w", from, failure)
+	}
+	return outcomes, nil
+}
+
+// A batch is what the writer gets of one Receive at a time.
+type batch struct {
+	outcomes []Outcome
+	jobs     []*job // of those that are neither known nor refused
+	index    []int  // of each job's outcome
+	answers  *answers
+}
+
+// report copies the writer's answers to the outcomes.
+func (b *batch) report() {
+	for i, j := range b.jobs {
+		o := &b.outcomes[b.index[i]]
+		o.Err, o.Missing = j.err, j.missing
+	}
+}
+
+// checkBatch fills the batch with what is new and valid of raws. The error is
+// the store's.
+func (l *Ledger) checkBatch(b *batch, from string, raws [][]byte) error {
+	scores := make([]curl.Work, 0, len(raws))
+	for i, raw := range raws {
+		o := &b.outcomes[i]
+		if len(raw) > stardust.MaxBlockSize {
+			o.Err = fmt.Errorf("%w: %d bytes, at most %d allowed", ErrInvalid, len(raw), stardust.MaxBlockSize)
+			continue
+		}
+		o.ID = stardust.IDOf(raw)
+		known, err := l.store.Has(o.ID)
+		if err != nil {
+			return fmt.Errorf("look for block %v: %w", o.ID, err)
+		}
+		if o.Known = known; known {
+			l.counts.duplicates.Add(1)
+			continue
+		}
+		block, err := stardust.ParseBlock(raw)
+		if err != nil {
+			o.Err = fmt.Errorf("%w: %w", ErrInvalid, err)
+			continue
+		}
+		b.jobs = append(b.jobs, &job{id: o.ID, raw: raw, block: block, from: from})
+		b.index = append(b.index, i)
+		scores = append(scores, curl.Work{Digest: stardust.PoWDigest(raw), Nonce: block.Nonce})
+	}
+	zeros := l.scorer.zeros(scores)
+	kept := 0
+	for i, j := range b.jobs {
+		if err := scoreError(zeros[i], len(j.raw), l.network.MinPoWScore); err != nil {
+			b.outcomes[b.index[i]].Err = err
+			continue
+		}
+		b.jobs[kept], b.index[kept] = j, b.index[i]
+		kept++
+	}
+	b.jobs, b.index = b.jobs[:kept], b.index[:kept]
+	for _, o := range b.outcomes {
+		if o.Err != nil {
+			l.counts.refused.Add(1)
+		}
+	}
+	b.answers = newAnswers(len(b.jobs))
+	for _, j := range b.jobs {
+		j.answers = b.answers
+	}
+	return nil
+}
+
+// A scorer counts the zeros of many nonces at once.
+type scorer struct {
+	mu     sync.Mutex  // guards what follows
+	scorer curl.Scorer // nil: not used yet
+}
+
+func (s *scorer) zeros(works []curl.Work) []int {
+	out := make([]int, len(works))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.scorer == nil {
+		s.scorer = fastest().NewScorer()
+	}
+	s.scorer.Zeros(out, works)
+	return out
+}
+
+// fastest returns the first kernel that works here; the last one is plain Go.
+func fastest() curl.Kernel {
+	kernels := curl.Kernels()
+	for _, k := range kernels {
+		if curl.SelfTest(k) == nil {
+			return k
+		}
+	}
+	return kernels[len(kernels)-1]
+}
