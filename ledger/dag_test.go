@@ -104,11 +104,19 @@ func (d *dag) attach(l *ledger.Ledger, names ...string) {
 // refused.
 func receive(t testing.TB, l *ledger.Ledger, raw []byte) error {
 	t.Helper()
-	out, err := l.Receive(t.Context(), "other", [][]byte{raw})
+	out, err := l.Receive(t.Context(), incoming("other", raw))
 	if err != nil {
 		return err
 	}
 	return out[0].Err
+}
+
+// incoming are blocks that a gateway sent.
+func incoming(from string, raws ...[]byte) (in []ledger.Incoming) {
+	for _, raw := range raws {
+		in = append(in, ledger.Incoming{From: from, Raw: raw})
+	}
+	return in
 }
 
 // testNetwork asks for no proof of work.

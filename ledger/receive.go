@@ -12,6 +12,12 @@ import (
 // MaxReceive is how many blocks one call of Receive takes.
 const MaxReceive = 8192
 
+// An Incoming is a block that another gateway sent.
+type Incoming struct {
+	From string // the gateway's name, not empty
+	Raw  []byte
+}
+
 // An Outcome is what became of a received block.
 type Outcome struct {
 	ID    stardust.BlockID
@@ -24,25 +30,25 @@ type Outcome struct {
 	Err error
 }
 
-// Receive takes up to [MaxReceive] blocks that the gateway named from sent,
-// and waits until those that are not held are durable. They are checked and
-// stored many at a time, so that many cost less than as many calls; parents
-// should come before children. Own blocks are stored in between.
+// Receive takes up to [MaxReceive] blocks of other gateways and waits until
+// those that are not held are durable. They are checked and stored many at a
+// time, so that many cost less than as many calls; parents should come before
+// children. Own blocks are stored in between.
 //
-// The outcomes are in the order of raws, of which none may be changed
+// The outcomes are in the order of the blocks, whose bytes must not be changed
 // afterwards. The error wraps ErrClosed, or is that of the store or of ctx;
 // any of the blocks may be stored then, and receiving them again is safe.
-func (l *Ledger) Receive(ctx context.Context, from string, raws [][]byte) ([]Outcome, error) {
-	if len(raws) > MaxReceive {
-		return nil, fmt.Errorf("receive %d blocks: at most %d at once", len(raws), MaxReceive)
+func (l *Ledger) Receive(ctx context.Context, blocks []Incoming) ([]Outcome, error) {
+	if len(blocks) > MaxReceive {
+		return nil, fmt.Errorf("receive %d blocks: at most %d at once", len(blocks), MaxReceive)
 	}
-	outcomes := make([]Outcome, len(raws))
-	batches := make([]*batch, 0, len(raws)/groupBlocks+1)
+	outcomes := make([]Outcome, len(blocks))
+	batches := make([]*batch, 0, len(blocks)/groupBlocks+1)
 	var failure error
-	for at := 0; at < len(raws) && failure == nil; at += groupBlocks {
-		end := min(at+groupBlocks, len(raws))
+	for at := 0; at < len(blocks) && failure == nil; at += groupBlocks {
+		end := min(at+groupBlocks, len(blocks))
 		b := &batch{outcomes: outcomes[at:end]}
-		if failure = l.checkBatch(b, from, raws[at:end]); failure != nil || len(b.jobs) == 0 {
+		if failure = l.checkBatch(b, blocks[at:end]); failure != nil || len(b.jobs) == 0 {
 			continue
 		}
 		select { // the next ones are checked while these are stored
@@ -56,12 +62,12 @@ func (l *Ledger) Receive(ctx context.Context, from string, raws [][]byte) ([]Out
 	}
 	for _, b := range batches {
 		if err := l.wait(ctx, b.answers); err != nil {
-			return nil, fmt.Errorf("receive blocks of %s: %w", from, err)
+			return nil, fmt.Errorf("receive blocks: %w", err)
 		}
 		b.report()
 	}
 	if failure != nil {
-		return nil, fmt.Errorf("receive blocks of %s: %w", from, failure)
+		return nil, fmt.Errorf("receive blocks: %w", failure)
 	}
 	return outcomes, nil
 }
@@ -82,12 +88,12 @@ func (b *batch) report() {
 	}
 }
 
-// checkBatch fills the batch with what is new and valid of raws. The error is
-// the store's.
-func (l *Ledger) checkBatch(b *batch, from string, raws [][]byte) error {
-	scores := make([]curl.Work, 0, len(raws))
-	for i, raw := range raws {
-		o := &b.outcomes[i]
+// checkBatch fills the batch with what is new and valid of the blocks. The
+// error is the store's.
+func (l *Ledger) checkBatch(b *batch, blocks []Incoming) error {
+	scores := make([]curl.Work, 0, len(blocks))
+	for i, in := range blocks {
+		o, raw := &b.outcomes[i], in.Raw
 		if len(raw) > stardust.MaxBlockSize {
 			o.Err = fmt.Errorf("%w: %d bytes, at most %d allowed", ErrInvalid, len(raw), stardust.MaxBlockSize)
 			continue
@@ -106,7 +112,7 @@ func (l *Ledger) checkBatch(b *batch, from string, raws [][]byte) error {
 			o.Err = fmt.Errorf("%w: %w", ErrInvalid, err)
 			continue
 		}
-		b.jobs = append(b.jobs, &job{id: o.ID, raw: raw, block: block, from: from})
+		b.jobs = append(b.jobs, &job{id: o.ID, raw: raw, block: block, from: in.From})
 		b.index = append(b.index, i)
 		scores = append(scores, curl.Work{Digest: stardust.PoWDigest(raw), Nonce: block.Nonce})
 	}

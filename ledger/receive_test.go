@@ -21,9 +21,9 @@ func TestOutcomesAreInTheOrderOfTheBlocks(t *testing.T) {
 	d := draw(t, "g -> a b; a b -> c; c -> d; g -> x; x -> y")
 	l := start(t, ledger.Config{}, newMemory())
 	d.attach(l, "a")
-	out, err := l.Receive(t.Context(), "other", [][]byte{
+	out, err := l.Receive(t.Context(), incoming("other", [][]byte{
 		d.raws["a"], {1, 2, 3}, d.raws["b"], d.raws["c"], make([]byte, stardust.MaxBlockSize+1), d.raws["y"], d.raws["d"], d.raws["b"],
-	})
+	}...))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +62,7 @@ func TestManyBlocksAreReceivedAtOnce(t *testing.T) {
 	} {
 		order()
 		l := start(t, ledger.Config{}, newMemory())
-		if _, err := l.Receive(t.Context(), "other", raws); err != nil {
+		if _, err := l.Receive(t.Context(), incoming("other", raws...)); err != nil {
 			t.Fatal(err)
 		}
 		settle(t, l)
@@ -71,7 +71,7 @@ func TestManyBlocksAreReceivedAtOnce(t *testing.T) {
 		}
 	}
 	l := start(t, ledger.Config{}, newMemory())
-	if _, err := l.Receive(t.Context(), "other", make([][]byte, ledger.MaxReceive+1)); err == nil {
+	if _, err := l.Receive(t.Context(), make([]ledger.Incoming, ledger.MaxReceive+1)); err == nil {
 		t.Error("more than MaxReceive blocks are received")
 	}
 }
@@ -84,13 +84,13 @@ func TestReceiveEndsWithItsContextAndWithTheLedger(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := l.Receive(ctx, "other", [][]byte{d.raws["a"]}); !errors.Is(err, context.Canceled) {
+	if _, err := l.Receive(ctx, incoming("other", [][]byte{d.raws["a"]}...)); !errors.Is(err, context.Canceled) {
 		t.Errorf("Receive before Run and after its context: %v", err)
 	}
 	if err := l.Run(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := l.Receive(t.Context(), "other", [][]byte{d.raws["b"]}); !errors.Is(err, ledger.ErrClosed) {
+	if _, err := l.Receive(t.Context(), incoming("other", [][]byte{d.raws["b"]}...)); !errors.Is(err, ledger.ErrClosed) {
 		t.Errorf("Receive after Run: %v", err)
 	}
 }
@@ -99,7 +99,7 @@ func TestReceiveEndsWithItsContextAndWithTheLedger(t *testing.T) {
 func TestAFloodOfOrphansPushesOutItsOwnOnly(t *testing.T) {
 	d := draw(t, "g -> p; p -> good")
 	l := start(t, ledger.Config{HoldCount: 4}, newMemory())
-	if _, err := l.Receive(t.Context(), "honest", [][]byte{d.raws["good"]}); err != nil {
+	if _, err := l.Receive(t.Context(), incoming("honest", [][]byte{d.raws["good"]}...)); err != nil {
 		t.Fatal(err)
 	}
 	for i := range 20 {
@@ -107,7 +107,7 @@ func TestAFloodOfOrphansPushesOutItsOwnOnly(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := l.Receive(t.Context(), "flooder", [][]byte{raw}); err != nil {
+		if _, err := l.Receive(t.Context(), incoming("flooder", [][]byte{raw}...)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -181,7 +181,7 @@ func BenchmarkCatchUp(b *testing.B) {
 		before := cpuTime(b)
 		began := time.Now()
 		for page := range slices.Chunk(raws, 2000) {
-			out, err := l.Receive(b.Context(), "other", page)
+			out, err := l.Receive(b.Context(), incoming("other", page...))
 			if err != nil || out[0].Err != nil {
 				b.Fatal(err, out)
 			}
