@@ -35,6 +35,7 @@ func edges() map[string]row {
 		sync   = "golang.org/x/sync"
 		crypto = "golang.org/x/crypto"
 		cbor   = "github.com/fxamacker/cbor/v2"
+		nats   = "github.com/nats-io/nats.go"
 		coap   = "github.com/plgd-dev/go-coap/v3"
 	)
 	return map[string]row{
@@ -46,6 +47,7 @@ func edges() map[string]row {
 		"ledger":         {"ledger/stardust ledger/network powfarm/curl", crypto},
 		"ledger/store":   {"ledger ledger/stardust", badger + " " + sys},
 		"ledger/api":     {"ledger ledger/stardust ledger/network", ""},
+		"ledger/peer":    {"ledger ledger/stardust ledger/network", nats + " " + crypto + " " + sync},
 
 		"powfarm": {"powfarm/curl", sys},
 

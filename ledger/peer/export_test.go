@@ -1,0 +1,68 @@
+package peer
+
+import (
+	"crypto/ed25519"
+
+	"github.com/hedgerow-iot/hedgerow/ledger/network"
+	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
+)
+
+// A Forger makes frames as a member with this key can, honest or not.
+type Forger struct{ signer }
+
+func NewForger(key ed25519.PrivateKey, genesis [32]byte) Forger {
+	return Forger{newSigner(key, genesis)}
+}
+
+// Kinds of frames.
+const (
+	Gossip   = kindGossip
+	Frontier = kindFrontier
+	Order    = kindOrder
+	Blocks   = kindBlocks
+	Stream   = kindStream
+	Answer   = kindAnswer
+)
+
+func (f Forger) Frame(k kind, to ed25519.PublicKey, context string, body []byte) []byte {
+	var key network.PublicKey
+	copy(key[:], to)
+	return f.seal(k, key, []byte(context), body)
+}
+
+// Reply returns an answer to a request.
+func (f Forger) Reply(request []byte, body []byte) []byte {
+	r, err := parseFrame(request)
+	if err != nil {
+		return nil
+	}
+	return f.seal(kindAnswer, r.sender, r.signature(), append([]byte{answerOK}, body...))
+}
+
+// KindOf returns what a frame is.
+func KindOf(b []byte) kind {
+	f, err := parseFrame(b)
+	if err != nil {
+		return 0
+	}
+	return f.kind
+}
+
+func BlocksBody(raws ...[]byte) (b []byte) {
+	for _, raw := range raws {
+		b = appendBlock(b, raw)
+	}
+	return b
+}
+
+func FrontierBody(store [8]byte, position uint64, tips ...stardust.BlockID) []byte {
+	return frontier{store: store, position: position, all: true, tips: tips}.append(nil)
+}
+
+func PageBody(store [8]byte, last uint64, end bool, rest []byte) []byte {
+	return page{store, last, end, rest}.append(nil)
+}
+
+func IDs(ids ...stardust.BlockID) []byte { return appendIDs(nil, ids) }
+
+var testKey = ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))

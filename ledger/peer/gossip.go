@@ -1,0 +1,236 @@
+package peer
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/hedgerow-iot/hedgerow/ledger"
+	"github.com/hedgerow-iot/hedgerow/ledger/network"
+	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
+)
+
+// maxOutbox is how many bytes of blocks wait to be sent; what is more is left
+// to the walks of the others.
+const maxOutbox = 4 << 20
+
+// gossipPause is the time between two frames while blocks keep coming: a frame
+// costs as much as ten blocks in it.
+const gossipPause = 5 * time.Millisecond
+
+// An outbox holds new blocks until they are sent.
+type outbox struct {
+	mu      sync.Mutex // guards what follows
+	raws    [][]byte
+	bytes   int
+	dropped uint64
+
+	more chan struct{} // capacity 1: there is something
+}
+
+func (o *outbox) init() { o.more = make(chan struct{}, 1) }
+
+// Announce sends a block that was attached here to the others, soon. It does
+// not block and keeps raw until then.
+func (p *Peers) Announce(_ stardust.BlockID, raw []byte) {
+	if len(p.members) == 0 {
+		return
+	}
+	o := &p.outbox
+	o.mu.Lock()
+	if o.bytes+len(raw) > maxOutbox {
+		o.dropped++
+	} else {
+		o.raws, o.bytes = append(o.raws, raw), o.bytes+len(raw)
+	}
+	o.mu.Unlock()
+	signal(o.more)
+}
+
+// take returns the body of the next frame; nil: there is none.
+func (o *outbox) take() (body []byte) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	n := 0
+	for _, raw := range o.raws {
+		if n == maxBlocks || n > 0 && len(body)+2+len(raw) > maxBytes {
+			break
+		}
+		body = appendBlock(body, raw)
+		o.bytes -= len(raw)
+		n++
+	}
+	if o.raws = o.raws[n:]; len(o.raws) == 0 {
+		o.raws = nil
+	}
+	return body
+}
+
+// send publishes what the outbox gets, until ctx ends.
+func (p *Peers) send(ctx context.Context) error {
+	for {
+		select {
+		case <-p.outbox.more:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		for body := p.outbox.take(); body != nil; body = p.outbox.take() {
+			frame := p.signer.seal(kindGossip, network.PublicKey{}, nil, body)
+			if err := p.conn.Publish(p.prefix+".block", frame); err != nil {
+				p.log.Debug("gossip not sent", "err", err)
+			}
+			p.counted.gossip.Add(1)
+			if !wait(ctx, gossipPause) { // the next block of a lone sender comes later than that
+				return ctx.Err()
+			}
+		}
+	}
+}
+
+// listen takes in gossip and frontiers, until ctx ends.
+func (p *Peers) listen(ctx context.Context, heard <-chan *nats.Msg) error {
+	for {
+		var in []ledger.Incoming
+		select {
+		case msg := <-heard:
+			in = p.gossip(msg, in)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		for more := true; more && len(in) < maxBlocks; { // what waits is stored together
+			select {
+			case msg := <-heard:
+				in = p.gossip(msg, in)
+			default:
+				more = false
+			}
+		}
+		if _, err := p.receive(ctx, in, true); err != nil {
+			return err
+		}
+	}
+}
+
+// gossip appends the blocks of a message to in.
+func (p *Peers) gossip(msg *nats.Msg, in []ledger.Incoming) []ledger.Incoming {
+	m, f, ok := p.open(msg.Data, network.PublicKey{}, nil)
+	if !ok || f.kind != kindGossip {
+		return in
+	}
+	raws, err := parseBlocks(f.body)
+	if err != nil {
+		p.malformed(m, err)
+		return in
+	}
+	for _, raw := range raws[:m.takes(len(raws), time.Now())] {
+		in = append(in, ledger.Incoming{From: m.Name, Raw: raw})
+	}
+	return in
+}
+
+// open reads a frame of another gateway, to this one or to all, and reports
+// whether it is to be heeded.
+func (p *Peers) open(data []byte, to network.PublicKey, context []byte) (m *member, f frame, ok bool) {
+	f, err := parseFrame(data)
+	if err != nil {
+		p.counted.strange.Add(1)
+		return nil, f, false
+	}
+	if f.sender == p.signer.public {
+		return nil, f, false // own gossip comes back
+	}
+	if m = p.byKey[f.sender]; m == nil {
+		p.counted.strange.Add(1)
+		return nil, f, false
+	}
+	now := time.Now()
+	if !m.admit(f, now) {
+		return nil, f, false
+	}
+	if !p.signer.signed(f, to, context) {
+		m.count(func(c *MemberCounts) { c.Forged++ })
+		return nil, f, false
+	}
+	return m, f, m.accept(f, now)
+}
+
+// malformed blames a member for a frame that it signed and that cannot be read.
+func (p *Peers) malformed(m *member, err error) {
+	m.count(func(c *MemberCounts) { c.Malformed++ })
+	p.blame(m, forMalformed, err)
+}
+
+func (p *Peers) blame(m *member, by float64, why error) {
+	if m.blame(by, time.Now()) {
+		p.log.Warn("peer shunned for a while", "peer", m.Name, "err", why)
+	}
+}
+
+// receive hands blocks to the ledger, and reports the number of those that the
+// replica has now. With want the missing parents of held ones are fetched. The
+// error means that the ledger takes nothing more at all.
+func (p *Peers) receive(ctx context.Context, in []ledger.Incoming, want bool) (have int, err error) {
+	for len(in) > 0 {
+		part := in[:min(len(in), ledger.MaxReceive)]
+		in = in[len(part):]
+		outcomes, err := p.replica.Receive(ctx, part)
+		if err != nil {
+			return have, err
+		}
+		for i, o := range outcomes {
+			if p.judge(p.byName(part[i].From), o, want) {
+				have++
+			}
+		}
+	}
+	return have, nil
+}
+
+// judge draws the conclusions from what became of a block of m, and reports
+// whether the replica has it.
+func (p *Peers) judge(m *member, o ledger.Outcome, want bool) bool {
+	m.count(func(c *MemberCounts) {
+		switch {
+		case errors.Is(o.Err, ledger.ErrBusy):
+		case o.Err != nil:
+			c.Invalid++
+		case o.Known:
+			c.Duplicates++
+		case len(o.Missing) > 0:
+			c.Held++
+		default:
+			c.New++
+		}
+	})
+	switch {
+	case errors.Is(o.Err, ledger.ErrBusy):
+		return false
+	case o.Err != nil:
+		p.blame(m, forInvalid, o.Err)
+		return false
+	case len(o.Missing) > 0 && want:
+		p.wants.add(m, o.Missing, time.Now())
+	}
+	return len(o.Missing) == 0
+}
+
+// byName returns a member that is one.
+func (p *Peers) byName(name string) *member {
+	for _, m := range p.members {
+		if m.Name == name {
+			return m
+		}
+	}
+	panic("peer: block of nobody")
+}
+
+// signal puts a token into a channel of capacity 1.
+func signal(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

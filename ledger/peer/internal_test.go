@@ -1,0 +1,157 @@
+package peer
+
+import (
+	"bytes"
+	"testing"
+	"time"
+
+	"github.com/hedgerow-iot/hedgerow/ledger/network"
+	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
+)
+
+// What is read is bounded and encodes back to what was read; a frame is its
+// sender's only if nothing of it was changed.
+func FuzzFrame(f *testing.F) {
+	s := newSigner(testKey, [32]byte{1})
+	id := stardust.IDOf(nil)
+	for _, body := range [][]byte{
+		appendBlock(appendBlock(nil, []byte("block")), []byte("another")),
+		frontier{position: 7, all: true, tips: []stardust.BlockID{id, id}}.append(nil),
+		page{last: 3, end: true, rest: appendIDs(nil, []stardust.BlockID{id})}.append(nil),
+		appendIDs(nil, []stardust.BlockID{id}),
+		make([]byte, 8),
+	} {
+		f.Add(s.seal(kindGossip, s.public, nil, body), uint16(3))
+	}
+	f.Fuzz(func(t *testing.T, b []byte, flip uint16) {
+		fr, err := parseFrame(b)
+		if err != nil {
+			return
+		}
+		if s.signed(fr, s.public, nil) {
+			c := bytes.Clone(b)
+			c[int(flip)%len(c)] ^= 1
+			if changed, err := parseFrame(c); err == nil && s.signed(changed, s.public, nil) {
+				t.Errorf("changed at %d and still signed: %x", int(flip)%len(c), c)
+			}
+		}
+		fuzzBodies(t, fr.body)
+	})
+}
+
+func fuzzBodies(t *testing.T, b []byte) {
+	if m, err := parseFrontier(b); err == nil && !bytes.Equal(m.append(nil), b) {
+		t.Errorf("frontier %x is %x again", b, m.append(nil))
+	}
+	if m, err := parsePage(b); err == nil {
+		if !bytes.Equal(m.append(nil), b) {
+			t.Errorf("page %x is %x again", b, m.append(nil))
+		}
+		if ids, err := m.ids(); err == nil && (len(ids) > maxIDs || !bytes.Equal(appendIDs(nil, ids), m.rest)) {
+			t.Errorf("%d ids of %x", len(ids), m.rest)
+		}
+	}
+	if ids, err := parseAsked(b); err == nil && (len(ids) > maxAsked || !bytes.Equal(appendIDs(nil, ids), b)) {
+		t.Errorf("%d ids asked for in %x", len(ids), b)
+	}
+	if raws, err := parseBlocks(b); err == nil {
+		var again []byte
+		for _, raw := range raws {
+			again = appendBlock(again, raw)
+		}
+		if !bytes.Equal(again, b) {
+			t.Errorf("blocks %x are %x again", b, again)
+		}
+	}
+}
+
+func TestEverySizeFitsItsFrame(t *testing.T) {
+	const carried = 1 << 20 // by NATS
+	for what, n := range map[string]int{
+		"gossip and streams": maxBytes + 2 + stardust.MaxBlockSize,
+		"ids":                maxIDs * idSize,
+		"asked":              maxAsked * idSize,
+		"frontier":           maxTips * idSize,
+	} {
+		if n+frameLeast+64 > carried {
+			t.Errorf("%s take %d bytes", what, n)
+		}
+	}
+}
+
+func TestAMemberIsMetered(t *testing.T) {
+	m := newMember(network.Gateway{Name: "m"})
+	now := time.Now()
+	admitted := func(k kind, n int) (got int) {
+		for range n {
+			if m.admit(frame{kind: k}, now) {
+				got++
+			}
+		}
+		return got
+	}
+	if got := admitted(kindGossip, 3*framesBurst); got != framesBurst {
+		t.Errorf("%d frames of gossip at once", got)
+	}
+	if got := admitted(kindOrder, 3*asksBurst); got != asksBurst {
+		t.Errorf("%d requests at once, after a flood of gossip", got)
+	}
+	if got := m.takes(3*blocksBurst, now); got != blocksBurst {
+		t.Errorf("%d blocks at once", got)
+	}
+	m.served(1, 10*time.Second, now)
+	if m.mayAsk(now) {
+		t.Error("answers are looked up for it however much they take")
+	}
+	now = now.Add(time.Second)
+	if got := admitted(kindGossip, 3*framesBurst); got != framesRate {
+		t.Errorf("%d frames a second later", got)
+	}
+	if got := m.takes(3*blocksBurst, now); got != blocksRate {
+		t.Errorf("%d blocks a second later", got)
+	}
+	if now = now.Add(20 * time.Second); !m.mayAsk(now) {
+		t.Error("no answers are looked up for it any more")
+	}
+}
+
+func TestStandingGrowsAndShunningDoubles(t *testing.T) {
+	m := newMember(network.Gateway{Name: "m"})
+	now := m.judged
+	for i, want := range []time.Duration{time.Minute, 2 * time.Minute, 4 * time.Minute} {
+		for n := 0; !m.blame(0.3, now); n++ {
+			if n > 3 {
+				t.Fatalf("round %d: blamed %d times", i, n)
+			}
+		}
+		if got := m.shunned.Sub(now); got != want {
+			t.Errorf("round %d: shunned for %v, want %v", i, got, want)
+		}
+		if m.admit(frame{kind: kindGossip}, now.Add(want-1)) || !m.admit(frame{kind: kindGossip}, now.Add(want)) {
+			t.Errorf("round %d: shunned shorter or longer", i)
+		}
+		now = now.Add(want + time.Hour)
+	}
+	if m.judge(now); m.standing != 1 {
+		t.Errorf("standing %v after an hour of peace", m.standing)
+	}
+}
+
+func TestASessionRemembersItsLastFrame(t *testing.T) {
+	var r recent
+	for i, tt := range []struct {
+		session, count uint64
+		fresh          bool
+	}{
+		{1, 5, true}, {1, 5, false}, {1, 4, false}, {1, 9, true}, {2, 1, true}, {1, 8, false}, {2, 1, false}, {1, 10, true},
+	} {
+		if got := r.fresh(frame{session: tt.session, count: tt.count}); got != tt.fresh {
+			t.Errorf("step %d: session %d count %d fresh: %v", i, tt.session, tt.count, got)
+		}
+	}
+	for s := range uint64(40) { // as many as are remembered, and more
+		if !r.fresh(frame{session: 100 + s, count: 1}) || r.fresh(frame{session: 100 + s, count: 1}) {
+			t.Errorf("session %d", 100+s)
+		}
+	}
+}

@@ -1,0 +1,231 @@
+package peer
+
+import (
+	"sync"
+	"time"
+
+	"github.com/hedgerow-iot/hedgerow/ledger/network"
+)
+
+// What a member may cost in a second, and at once after a pause.
+const (
+	framesRate, framesBurst = 500, 1000    // gossip and frontiers that are verified
+	asksRate, asksBurst     = 200, 400     // requests that are verified
+	blocksRate, blocksBurst = 4000, 16_000 // blocks of gossip that are looked at
+	workRate, workBurst     = 0.5, 2       // seconds of looking up answers
+)
+
+// Standing is 1 at most. It grows by itself; at 0 the member is shunned: it is
+// neither listened to nor asked for a while, twice as long each time.
+const (
+	standingPerSecond = 0.01
+	shunFirst         = time.Minute
+	shunLongest       = time.Hour
+
+	forMalformed   = 0.25 // a signed frame that cannot be read
+	forInvalid     = 0.25 // a block that breaks a rule
+	forUndelivered = 0.1  // something named and not handed out
+)
+
+// silentAfter is when a member that says nothing counts as down, for each of
+// the members that a frontier may go to.
+const silentAfter = 2 * time.Second
+
+// A member is another gateway of the network.
+type member struct {
+	network.Gateway
+
+	mu       sync.Mutex // guards what follows
+	recent   [3]recent  // of gossip, frontiers and requests, which overtake each other
+	frames   bucket
+	asks     bucket
+	blocks   bucket
+	work     bucket
+	standing float64
+	judged   time.Time // when standing was computed
+	shunned  time.Time // until then; zero: never was
+	shuns    int
+
+	heard    time.Time // last frame that it signed
+	frontier frontier
+	came     time.Time // the frontier
+	behind   bool      // the frontier names tips that were unknown
+	cursor   cursor
+	walked   time.Time // the last time
+
+	counts MemberCounts
+}
+
+// A cursor says up to where in a store's order this replica has everything.
+type cursor struct {
+	store [8]byte
+	at    uint64
+}
+
+// MemberCounts say what has come from a member since the start.
+type MemberCounts struct {
+	New        uint64 // blocks that this replica lacked
+	Duplicates uint64 // blocks that were known
+	Held       uint64 // blocks that missed a parent when they came
+	Invalid    uint64 // blocks that the ledger refused
+	Malformed  uint64 // frames that could not be read
+	Replayed   uint64 // frames that had come before
+	Forged     uint64 // frames in its name with a wrong signature
+	Limited    uint64 // frames, requests and blocks over its rate
+	Shunned    uint64 // frames that were not listened to
+	Unanswered uint64 // requests to it without an answer
+	Served     uint64 // bytes of answers to it
+}
+
+func newMember(g network.Gateway) *member {
+	now := time.Now()
+	return &member{
+		Gateway: g, standing: 1, judged: now,
+		frames: bucket{rate: framesRate, burst: framesBurst}, asks: bucket{rate: asksRate, burst: asksBurst},
+		blocks: bucket{rate: blocksRate, burst: blocksBurst}, work: bucket{rate: workRate, burst: workBurst},
+	}
+}
+
+// admit reports whether a frame in the member's name is worth verifying.
+func (m *member) admit(f frame, now time.Time) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	meter := &m.frames
+	if f.kind.class() == classRequest {
+		meter = &m.asks
+	}
+	switch {
+	case now.Before(m.shunned):
+		m.counts.Shunned++
+	case !meter.take(1, now):
+		m.counts.Limited++
+	default:
+		return true
+	}
+	return false
+}
+
+// accept reports whether a frame, which the member signed, is new.
+func (m *member) accept(f frame, now time.Time) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.recent[f.kind.class()].fresh(f) {
+		m.counts.Replayed++
+		return false
+	}
+	m.heard = now
+	return true
+}
+
+// takes reports how many of n blocks of gossip are within the member's rate.
+func (m *member) takes(n int, now time.Time) int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	taken := m.blocks.most(n, now)
+	m.counts.Limited += uint64(n - taken)
+	return taken
+}
+
+// mayAsk reports whether answers may be looked up for the member now.
+func (m *member) mayAsk(now time.Time) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.work.refill(now); m.work.spent >= m.work.burst {
+		m.counts.Limited++
+		return false
+	}
+	return true
+}
+
+// served notes what an answer to the member was.
+func (m *member) served(bytes int, took time.Duration, now time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.work.refill(now)
+	m.work.spent += took.Seconds()
+	m.counts.Served += uint64(bytes)
+}
+
+// blame lowers the member's standing and returns whether it is shunned now.
+func (m *member) blame(by float64, now time.Time) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.judge(now)
+	if m.standing -= by; m.standing > 0 {
+		return false
+	}
+	m.shunned = now.Add(min(shunFirst<<min(m.shuns, 10), shunLongest))
+	m.shuns++
+	m.standing = 0.5
+	return true
+}
+
+// judge brings the standing up to now. The caller holds mu.
+func (m *member) judge(now time.Time) {
+	m.standing = min(1, m.standing+standingPerSecond*now.Sub(m.judged).Seconds())
+	m.judged = now
+}
+
+// count changes the member's counts.
+func (m *member) count(f func(*MemberCounts)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	f(&m.counts)
+}
+
+func (m *member) isShunned(now time.Time) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return now.Before(m.shunned)
+}
+
+// isUp reports whether the member was heard of lately in a network of so many
+// others.
+func (m *member) isUp(now time.Time, others int) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return !m.heard.IsZero() && now.Sub(m.heard) < silentAfter*time.Duration(max(others, 3))
+}
+
+// has notes that this replica has everything up to the cursor.
+func (m *member) has(c cursor) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.cursor = c
+}
+
+// place returns the cursor.
+func (m *member) place() cursor {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.cursor
+}
+
+// A bucket meters a rate.
+type bucket struct {
+	rate, burst float64 // per second; at once
+	spent       float64
+	at          time.Time
+}
+
+func (b *bucket) refill(now time.Time) {
+	b.spent = max(0, b.spent-b.rate*now.Sub(b.at).Seconds())
+	b.at = now
+}
+
+// take takes n, unless that is too much now.
+func (b *bucket) take(n float64, now time.Time) bool {
+	if b.refill(now); b.spent+n > b.burst {
+		return false
+	}
+	b.spent += n
+	return true
+}
+
+// most takes up to n and returns how many.
+func (b *bucket) most(n int, now time.Time) int {
+	b.refill(now)
+	n = min(n, int(b.burst-b.spent))
+	b.spent += float64(n)
+	return n
+}

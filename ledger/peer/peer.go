@@ -1,0 +1,241 @@
+// Package peer keeps the replicas of a network's gateways equal: it sends new
+// blocks to the others, learns what they have, and fetches what this replica
+// lacks (consensus.md §9).
+//
+// NATS only carries bytes. Nothing here relies on a message that arrives,
+// arrives once or arrives in order, and what a message says of its sender is
+// believed because the sender signed it, not because of where it came from.
+// Blocks are judged by the ledger alone.
+//
+// # The way of a block
+//
+// A block that was attached here goes out at once, signed and together with
+// others that wait (gossip). Whoever misses one of its parents asks for it by
+// id. That is the fast path, and any of it may be lost.
+//
+// What makes replicas equal is the slow path. Every few hundred milliseconds a
+// gateway tells a random other one its frontier: its tips and how many blocks
+// it has. When a tip is unknown, the receiver walks the sender's order of
+// blocks from where it last knew everything (the cursor): first by ids, fetching
+// those that it lacks, and by whole blocks as soon as it lacks most of them.
+// That order has parents before children, so a walk never waits for a parent.
+//
+// # Limits
+//
+// Frames are bounded by what NATS carries (1 MiB), lists by their place in a
+// frame, queues by number and bytes. A gateway's gossip, requests and answers
+// are metered by its name; one that sends what an honest gateway never sends
+// loses standing and is not listened to for a while. Pulling goes on all the
+// same from the others, and every few seconds from a random one, whatever the
+// frontiers say.
+package peer
+
+import (
+	"cmp"
+	"context"
+	"crypto/ed25519"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/hedgerow-iot/hedgerow/ledger"
+	"github.com/hedgerow-iot/hedgerow/ledger/network"
+	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
+)
+
+// Prefix returns what the subjects of a network start with.
+func Prefix(f *network.File) string {
+	genesis := f.GenesisHash()
+	return "hedgerow." + hex.EncodeToString(genesis[:8])
+}
+
+// Address returns the part of a subject that names the gateway with this key.
+func Address(key ed25519.PublicKey) string { return hex.EncodeToString(key[:8]) }
+
+// A Cursors keeps, over a restart, how far this replica has followed the
+// others. What it loses costs time only.
+type Cursors interface {
+	Load() ([]byte, error) // nil: none were saved
+	Save([]byte) error
+}
+
+// A Config says who speaks with whom. All fields but Log are required.
+type Config struct {
+	Network *network.File
+	Key     ed25519.PrivateKey // of this gateway, a member of Network
+	Conn    *nats.Conn
+	Cursors Cursors
+	Log     *slog.Logger
+}
+
+// Peers are the other gateways of the network. All methods may be called
+// concurrently.
+type Peers struct {
+	prefix  string
+	signer  signer
+	conn    *nats.Conn
+	replica *ledger.Ledger
+	cursors Cursors
+	log     *slog.Logger
+
+	members []*member // the others
+	byKey   map[network.PublicKey]*member
+
+	outbox  outbox
+	wants   wants
+	asks    asks
+	walks   chan struct{} // capacity 1: a member waits to be walked
+	counted counters
+}
+
+// New returns the peers of the gateway with cfg.Key. Nothing is sent until
+// [Peers.Run].
+func New(cfg Config, replica *ledger.Ledger) (*Peers, error) {
+	own := network.PublicKey(cfg.Key.Public().(ed25519.PublicKey))
+	p := &Peers{
+		prefix:  Prefix(cfg.Network),
+		signer:  newSigner(cfg.Key, cfg.Network.GenesisHash()),
+		conn:    cfg.Conn,
+		replica: replica,
+		cursors: cfg.Cursors,
+		log:     cmp.Or(cfg.Log, slog.New(slog.DiscardHandler)),
+		byKey:   map[network.PublicKey]*member{},
+		walks:   make(chan struct{}, 1),
+	}
+	member := false
+	for _, g := range cfg.Network.Gateways {
+		if g.PublicKey == own {
+			member = true
+			continue
+		}
+		m := newMember(g)
+		p.members = append(p.members, m)
+		p.byKey[g.PublicKey] = m
+	}
+	if !member {
+		return nil, fmt.Errorf("network %s has no gateway with the key %v", cfg.Network.NetworkName, own)
+	}
+	p.outbox.init()
+	p.wants.init()
+	p.asks.init(p.prefix + ".inbox." + Address(own[:]) + ".ask.")
+	if err := p.loadCursors(); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// Run exchanges blocks until ctx ends. It returns an error only when the
+// replica fails, which must end the process.
+func (p *Peers) Run(ctx context.Context) error {
+	if len(p.members) == 0 {
+		<-ctx.Done()
+		return nil
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	heard, requests := make(chan *nats.Msg), make(chan *nats.Msg)
+	subs := subscriptions{conn: p.conn, done: ctx.Done()}
+	defer subs.close()
+	subs.to(p.prefix+".peer."+Address(p.signer.public[:]), requestMessages, requestBytes, requests)
+	subs.call(p.asks.inbox+"*", answerMessages, answerBytes, p.asks.answer)
+	subs.to(p.prefix+".block", gossipMessages, gossipBytes, heard)
+	if subs.err != nil {
+		return fmt.Errorf("listen to peers: %w", subs.err)
+	}
+	g.Go(func() error { return p.send(ctx) })
+	g.Go(func() error { return p.listen(ctx, heard) })
+	g.Go(func() error { return p.serve(ctx, requests) })
+	g.Go(func() error { return p.tell(ctx) })
+	g.Go(func() error { return p.follow(ctx) })
+	g.Go(func() error { return p.fetch(ctx) })
+	err := g.Wait()
+	return errors.Join(fatal(err), p.saveCursors())
+}
+
+// fatal returns err unless it only says that somebody stops.
+func fatal(err error) error {
+	if errors.Is(err, context.Canceled) || errors.Is(err, ledger.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+// What may wait between NATS and those who read it; NATS drops what is more.
+const (
+	gossipMessages, gossipBytes   = 1024, 8 << 20
+	requestMessages, requestBytes = 256, 1 << 20
+	answerMessages, answerBytes   = 64, 16 << 20
+)
+
+// subscriptions passes on what NATS delivers, one message at a time.
+type subscriptions struct {
+	conn *nats.Conn
+	done <-chan struct{}
+	subs []*nats.Subscription
+	busy sync.WaitGroup
+	err  error
+}
+
+func (s *subscriptions) to(subject string, messages, bytes int, out chan<- *nats.Msg) {
+	s.call(subject, messages, bytes, func(m *nats.Msg) {
+		select {
+		case out <- m:
+		case <-s.done:
+		}
+	})
+}
+
+func (s *subscriptions) call(subject string, messages, bytes int, f func(*nats.Msg)) {
+	if s.err != nil {
+		return
+	}
+	sub, err := s.conn.Subscribe(subject, f)
+	if err != nil {
+		s.err = err
+		return
+	}
+	s.busy.Add(1)
+	sub.SetClosedHandler(func(string) { s.busy.Done() })
+	s.subs = append(s.subs, sub)
+	s.err = sub.SetPendingLimits(messages, bytes)
+}
+
+// close returns once no callback runs any more.
+func (s *subscriptions) close() {
+	for _, sub := range s.subs {
+		if sub.Unsubscribe() != nil {
+			s.busy.Done() // the connection is closed: no handler is called
+		}
+	}
+	s.busy.Wait()
+}
+
+// wait returns false when ctx ended before d was over.
+func wait(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// lacking returns those of the ids that the replica does not hold.
+func (p *Peers) lacking(ids []stardust.BlockID) (unknown []stardust.BlockID, err error) {
+	for _, id := range ids {
+		switch ok, err := p.replica.Has(id); {
+		case err != nil:
+			return nil, err
+		case !ok:
+			unknown = append(unknown, id)
+		}
+	}
+	return unknown, nil
+}

@@ -1,0 +1,102 @@
+package peer
+
+import (
+	"encoding/binary"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/hedgerow-iot/hedgerow/ledger/network"
+)
+
+// counters count what belongs to no member.
+type counters struct {
+	gossip  atomic.Uint64 // frames sent
+	strange atomic.Uint64 // frames of nobody
+}
+
+// Stats are what the peers have done since the start, and are now.
+type Stats struct {
+	Members []Member // the others, in the order of the network file
+	Sent    uint64   // frames of gossip
+	Unsent  uint64   // blocks that found no room to wait for being sent
+	Strange uint64   // frames and answers that are of no member
+	Wanted  int      // missing parents that are asked for
+}
+
+// A Member is another gateway as this one sees it.
+type Member struct {
+	network.Gateway
+	Up       bool      // it was heard of lately
+	Heard    time.Time // when; zero: never since the start
+	Position uint64    // of the last block in its own order, as it said
+	Behind   uint64    // of those, how many may be missing here
+	Standing float64   // 0 to 1; it is shunned when it has none
+	MemberCounts
+
+	ShunnedUntil time.Time // zero: it is not
+}
+
+// Stats returns the current figures.
+func (p *Peers) Stats() Stats {
+	s := Stats{Members: []Member{}, Sent: p.counted.gossip.Load(), Strange: p.counted.strange.Load()}
+	p.outbox.mu.Lock()
+	s.Unsent = p.outbox.dropped
+	p.outbox.mu.Unlock()
+	p.wants.mu.Lock()
+	s.Wanted = len(p.wants.all)
+	p.wants.mu.Unlock()
+	now := time.Now()
+	for _, m := range p.members {
+		up := m.isUp(now, len(p.members))
+		m.mu.Lock()
+		m.judge(now)
+		v := Member{
+			Gateway: m.Gateway, Up: up, Heard: m.heard,
+			Position: m.frontier.position, Standing: m.standing, MemberCounts: m.counts,
+		}
+		switch {
+		case !m.behind:
+		case m.frontier.store != m.cursor.store:
+			v.Behind = m.frontier.position
+		case m.frontier.position > m.cursor.at:
+			v.Behind = m.frontier.position - m.cursor.at
+		}
+		if now.Before(m.shunned) {
+			v.ShunnedUntil = m.shunned
+		}
+		m.mu.Unlock()
+		s.Members = append(s.Members, v)
+	}
+	return s
+}
+
+// Cursors are saved as: n times key 32 | store 8 | position u64.
+const savedSize = 32 + 8 + 8
+
+func (p *Peers) loadCursors() error {
+	b, err := p.cursors.Load()
+	if err != nil {
+		return fmt.Errorf("load how far peers were followed: %w", err)
+	}
+	for ; len(b) >= savedSize; b = b[savedSize:] {
+		if m := p.byKey[network.PublicKey(b[:32])]; m != nil {
+			m.cursor = cursor{[8]byte(b[32:40]), binary.LittleEndian.Uint64(b[40:])}
+		}
+	}
+	return nil
+}
+
+func (p *Peers) saveCursors() error {
+	var b []byte
+	for _, m := range p.members {
+		at := m.place()
+		b = append(b, m.PublicKey[:]...)
+		b = append(b, at.store[:]...)
+		b = binary.LittleEndian.AppendUint64(b, at.at)
+	}
+	if err := p.cursors.Save(b); err != nil {
+		return fmt.Errorf("save how far peers were followed: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,339 @@
+package peer
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/hedgerow-iot/hedgerow/ledger"
+	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
+)
+
+// How often a frontier goes to a random member (consensus.md §9), how long
+// gossip gets to bring what a frontier names, and how often a member is walked
+// although no frontier asks for it.
+const (
+	tellLeast, tellMost = 200 * time.Millisecond, 600 * time.Millisecond
+	gossipFirst         = 150 * time.Millisecond
+	walkAnyway          = 3 * time.Second
+	walkLongest         = 30 * time.Second // before another member has its turn
+)
+
+// tell sends the frontier to a random member, time and again until ctx ends.
+func (p *Peers) tell(ctx context.Context) error {
+	for wait(ctx, tellLeast+rand.N(tellMost-tellLeast)) {
+		m := p.members[rand.N(len(p.members))]
+		// The position is read first: a block that comes in between is among
+		// the tips, and not said to be known to who knows these tips.
+		own := frontier{store: p.replica.StoreID(), position: p.replica.Position()}
+		own.tips, own.all = p.replica.AllTips(maxTips)
+		frame := p.signer.seal(kindFrontier, m.PublicKey, nil, own.append(nil))
+		if err := p.conn.Publish(p.prefix+".peer."+Address(m.PublicKey[:]), frame); err != nil {
+			p.log.Debug("frontier not sent", "peer", m.Name, "err", err)
+		}
+	}
+	return ctx.Err()
+}
+
+// learn takes in a member's frontier.
+func (p *Peers) learn(m *member, body []byte) error {
+	f, err := parseFrontier(body)
+	if err != nil {
+		p.malformed(m, err)
+		return nil
+	}
+	unknown, err := p.lacking(f.tips)
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	m.frontier, m.came = f, time.Now()
+	m.behind = len(unknown) > 0 || !f.all && f.position > m.cursor.at
+	behind := m.behind
+	m.mu.Unlock()
+	if behind {
+		signal(p.walks)
+	}
+	return nil
+}
+
+// follow walks the orders of members that are ahead until ctx ends.
+func (p *Peers) follow(ctx context.Context) error {
+	tick := time.NewTicker(walkAnyway)
+	defer tick.Stop()
+	for {
+		var m *member
+		select {
+		case <-p.walks:
+			if !wait(ctx, gossipFirst) {
+				return ctx.Err()
+			}
+			var err error
+			if m, err = p.ahead(); err != nil {
+				return err
+			}
+		case <-tick.C:
+			m = p.longestUnwalked()
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if m == nil {
+			continue
+		}
+		if err := p.walk(ctx, m); err != nil {
+			return err
+		}
+		signal(p.walks) // another one may be ahead, too
+	}
+}
+
+// longestUnwalked returns the member that is up and was walked longest ago, or
+// nil. Tips alone do not tell everything that a member has: those that are too
+// many for its pool are forgotten.
+func (p *Peers) longestUnwalked() (longest *member) {
+	now := time.Now()
+	var least time.Time
+	for _, m := range p.members {
+		if !m.isUp(now, len(p.members)) || m.isShunned(now) {
+			continue
+		}
+		m.mu.Lock()
+		walked := m.walked
+		m.mu.Unlock()
+		if longest == nil || walked.Before(least) {
+			longest, least = m, walked
+		}
+	}
+	return longest
+}
+
+// ahead returns a random member whose frontier still names an unknown tip, or
+// nil.
+func (p *Peers) ahead() (*member, error) {
+	now := time.Now()
+	for _, i := range rand.Perm(len(p.members)) {
+		m := p.members[i]
+		m.mu.Lock()
+		behind, tips, all := m.behind && !now.Before(m.shunned), m.frontier.tips, m.frontier.all
+		m.mu.Unlock()
+		if !behind {
+			continue
+		}
+		unknown, err := p.lacking(tips)
+		if err != nil {
+			return nil, err
+		}
+		if len(unknown) > 0 || !all {
+			return m, nil
+		}
+		m.mu.Lock()
+		m.behind = false // a later frontier says so again
+		m.mu.Unlock()
+	}
+	return nil, nil
+}
+
+// walk goes through the order of a member's blocks from the cursor on, and
+// fetches what this replica lacks, until the end, or for a while. The error
+// means that the replica takes nothing more at all.
+func (p *Peers) walk(ctx context.Context, m *member) error {
+	began := time.Now()
+	m.mu.Lock()
+	m.behind, m.walked = false, began // a later frontier says so again
+	m.mu.Unlock()
+	for time.Since(began) < walkLongest {
+		pg, ids, err := p.askOrder(ctx, m)
+		if err != nil {
+			return p.gaveUp(ctx, m, err)
+		}
+		unknown, err := p.lacking(ids)
+		if err != nil {
+			return err
+		}
+		// Whole blocks cost fewer round trips than ids when most are wanted.
+		if len(ids) == maxIDs && len(unknown) > maxIDs/2 {
+			err = p.stream(ctx, m)
+		} else if err = p.fetchAll(ctx, m, unknown); err == nil {
+			m.has(cursor{pg.store, pg.last})
+		}
+		if err != nil {
+			return p.gaveUp(ctx, m, err)
+		}
+		if pg.end {
+			return nil
+		}
+	}
+	return nil
+}
+
+// gaveUp says why a walk ended early, and returns the error if it is the
+// replica's.
+func (p *Peers) gaveUp(ctx context.Context, m *member, err error) error {
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case errors.Is(err, errUnanswered), errors.Is(err, ledger.ErrBusy):
+		p.log.Debug("walk ended early", "peer", m.Name, "err", err)
+		return nil
+	case errors.Is(err, errBody):
+		p.malformed(m, err)
+		return nil
+	case errors.Is(err, errUndelivered):
+		p.blame(m, forUndelivered, err)
+		return nil
+	}
+	return err
+}
+
+// errUndelivered means that a member named a block and did not hand it out, or
+// only in a form that cannot be stored.
+var errUndelivered = errors.New("block named and not handed out")
+
+// askOrder asks for the ids after the cursor, from the beginning when the
+// member's store is another one than before.
+func (p *Peers) askOrder(ctx context.Context, m *member) (pg page, ids []stardust.BlockID, err error) {
+	at := m.place()
+	for again := true; again; {
+		body, err := p.ask(ctx, m, kindOrder, binary.LittleEndian.AppendUint64(nil, at.at))
+		if err != nil {
+			return pg, nil, err
+		}
+		if pg, err = parsePage(body); err != nil {
+			return pg, nil, err
+		}
+		if again = pg.store != at.store && at.at > 0; pg.store != at.store {
+			at = cursor{pg.store, 0}
+			m.has(at)
+		}
+	}
+	if ids, err = pg.ids(); err != nil {
+		return pg, nil, err
+	}
+	return pg, ids, pg.follows(at.at, len(ids))
+}
+
+// follows returns nil if the page, with n entries, is one after a position.
+func (m page) follows(after uint64, n int) error {
+	if m.last < after || (m.last == after) != (n == 0) || n == 0 && !m.end {
+		return fmt.Errorf("%w: page of %d after %d ends at %d", errBody, n, after, m.last)
+	}
+	return nil
+}
+
+// fetchAll gets all of these blocks from m.
+func (p *Peers) fetchAll(ctx context.Context, m *member, ids []stardust.BlockID) error {
+	for len(ids) > 0 {
+		if err := p.fetchFrom(ctx, m, ids[:min(len(ids), maxAsked)]); err != nil {
+			return err
+		}
+		left, err := p.lacking(ids)
+		if err != nil {
+			return err
+		}
+		if len(left) == len(ids) {
+			return fmt.Errorf("%w: %d, the first is %v", errUndelivered, len(left), left[0])
+		}
+		ids = left
+	}
+	return nil
+}
+
+// fetchFrom asks m for blocks with these ids and stores what comes, which may be
+// a part of them. The error wraps errUnanswered or errBody when
+// it is the member's, ledger.ErrBusy when the store takes nothing now.
+func (p *Peers) fetchFrom(ctx context.Context, m *member, ids []stardust.BlockID) error {
+	body, err := p.ask(ctx, m, kindBlocks, appendIDs(nil, ids))
+	if err != nil {
+		return err
+	}
+	raws, err := parseBlocks(body)
+	if err != nil {
+		return err
+	}
+	if _, err = p.receive(ctx, from(m, raws), true); err != nil {
+		return err
+	}
+	return p.replica.Ready()
+}
+
+// A delivery is one answer of a stream.
+type delivery struct {
+	page page
+	raws [][]byte
+	err  error
+}
+
+// stream gets all blocks after the cursor, those that are known included, until
+// the end or until most of a page is known. The next page is on its way while
+// one is stored.
+func (p *Peers) stream(ctx context.Context, m *member) error {
+	ctx, cancel := context.WithCancel(ctx)
+	next := make(chan delivery, 1)
+	ask := func(at cursor) { next <- p.askStream(ctx, m, at) }
+	at := m.place()
+	go ask(at) // its one answer is read below, or by the deferred function
+	waiting := true
+	defer func() {
+		cancel()
+		if waiting {
+			<-next
+		}
+	}()
+	for {
+		d := <-next
+		waiting = false
+		if d.err != nil {
+			return d.err
+		}
+		at = cursor{d.page.store, d.page.last}
+		if !d.page.end {
+			waiting = true
+			go ask(at)
+		}
+		before := p.replica.Position()
+		have, err := p.receive(ctx, from(m, d.raws), false)
+		if err == nil {
+			err = p.replica.Ready()
+		}
+		if err != nil {
+			return err
+		}
+		if have < len(d.raws) {
+			return fmt.Errorf("%w: %d of %d blocks up to %d", errUndelivered, len(d.raws)-have, len(d.raws), at.at)
+		}
+		m.has(at)
+		if d.page.end || p.replica.Position()-before < uint64(len(d.raws)/2) {
+			return nil
+		}
+	}
+}
+
+func (p *Peers) askStream(ctx context.Context, m *member, at cursor) (d delivery) {
+	var body []byte
+	if body, d.err = p.ask(ctx, m, kindStream, binary.LittleEndian.AppendUint64(nil, at.at)); d.err != nil {
+		return d
+	}
+	if d.page, d.err = parsePage(body); d.err != nil {
+		return d
+	}
+	if d.raws, d.err = parseBlocks(d.page.rest); d.err != nil {
+		return d
+	}
+	if d.page.store != at.store {
+		d.err = fmt.Errorf("%w of %s: its store is another one now", errUnanswered, m.Name)
+		return d
+	}
+	d.err = d.page.follows(at.at, len(d.raws))
+	return d
+}
+
+func from(m *member, raws [][]byte) []ledger.Incoming {
+	in := make([]ledger.Incoming, len(raws))
+	for i, raw := range raws {
+		in[i] = ledger.Incoming{From: m.Name, Raw: raw}
+	}
+	return in
+}

@@ -1,0 +1,168 @@
+package peer
+
+import (
+	"context"
+	"maps"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
+)
+
+// How missing parents are asked for: at first, shortly after they were missed,
+// from the gateway that sent the child, then from others, less and less often.
+const (
+	maxWants      = 4096
+	wantsOfOne    = 1024 // of them, missed by blocks of one gateway
+	wantSoon      = 30 * time.Millisecond
+	wantAgain     = 500 * time.Millisecond
+	maxTimesAsked = 5
+)
+
+// wants are the parents that blocks are held for.
+type wants struct {
+	mu   sync.Mutex // guards what follows
+	all  map[stardust.BlockID]*want
+	from map[*member]int // number of all
+
+	more chan struct{} // capacity 1: something was added
+}
+
+type want struct {
+	from  *member // sent the block that misses it
+	next  time.Time
+	asked int
+}
+
+func (w *wants) init() {
+	w.all, w.from, w.more = map[stardust.BlockID]*want{}, map[*member]int{}, make(chan struct{}, 1)
+}
+
+func (w *wants) add(m *member, ids []stardust.BlockID, now time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, id := range ids {
+		if _, ok := w.all[id]; ok || len(w.all) >= maxWants || w.from[m] >= wantsOfOne {
+			continue // what is left out, walks find
+		}
+		w.all[id] = &want{from: m, next: now.Add(wantSoon)}
+		w.from[m]++
+	}
+	signal(w.more)
+}
+
+// forget takes ids out.
+func (w *wants) forget(ids []stardust.BlockID) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, id := range ids {
+		if x, ok := w.all[id]; ok {
+			w.drop(id, x)
+		}
+	}
+}
+
+// drop is forget for a caller that holds mu.
+func (w *wants) drop(id stardust.BlockID, x *want) {
+	delete(w.all, id)
+	if w.from[x.from]--; w.from[x.from] == 0 {
+		delete(w.from, x.from)
+	}
+}
+
+// due returns the wants to be asked for now, by whom to ask, and when the next
+// ones are; zero: there are none. What was asked for too often is given up.
+func (w *wants) due(now time.Time, other func(*member) *member) (ask map[*member][]stardust.BlockID, next time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	ask = map[*member][]stardust.BlockID{}
+	for id, x := range w.all {
+		if x.next.After(now) {
+			if next.IsZero() || x.next.Before(next) {
+				next = x.next
+			}
+			continue
+		}
+		if x.asked == maxTimesAsked {
+			w.drop(id, x)
+			continue
+		}
+		m := x.from
+		if x.asked > 0 {
+			m = other(m)
+		}
+		if len(ask[m]) == maxAsked {
+			continue // next time, which is now
+		}
+		ask[m] = append(ask[m], id)
+		x.next = now.Add(wantAgain << x.asked)
+		x.asked++
+		if next.IsZero() || x.next.Before(next) {
+			next = x.next
+		}
+	}
+	return ask, next
+}
+
+// fetch asks for missing parents until ctx ends.
+func (p *Peers) fetch(ctx context.Context) error {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		select {
+		case <-p.wants.more:
+			if !wait(ctx, wantSoon) {
+				return ctx.Err()
+			}
+		case <-timer.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if err := p.forgetKnown(); err != nil {
+			return err
+		}
+		ask, next := p.wants.due(time.Now(), p.otherThan)
+		for m, ids := range ask {
+			if err := p.fetchFrom(ctx, m, ids); err != nil {
+				if err := p.gaveUp(ctx, m, err); err != nil {
+					return err
+				}
+			}
+		}
+		if !next.IsZero() {
+			timer.Reset(time.Until(next))
+		}
+	}
+}
+
+// forgetKnown takes out of the wants what has come meanwhile.
+func (p *Peers) forgetKnown() error {
+	p.wants.mu.Lock()
+	ids := make([]stardust.BlockID, 0, len(p.wants.all))
+	for id := range maps.Keys(p.wants.all) {
+		ids = append(ids, id)
+	}
+	p.wants.mu.Unlock()
+	for _, id := range ids {
+		switch ok, err := p.replica.Has(id); {
+		case err != nil:
+			return err
+		case ok:
+			p.wants.forget([]stardust.BlockID{id})
+		}
+	}
+	return nil
+}
+
+// otherThan returns a random member that is up and not m, or m if there is
+// none.
+func (p *Peers) otherThan(m *member) *member {
+	now := time.Now()
+	for _, i := range rand.Perm(len(p.members)) {
+		if o := p.members[i]; o != m && o.isUp(now, len(p.members)) && !o.isShunned(now) {
+			return o
+		}
+	}
+	return m
+}
