@@ -15,7 +15,8 @@ import (
 // Check reads the whole store and returns nil if it agrees with itself: every
 // block hashes to its id and has its parents before it, every index lists
 // exactly the blocks it should, marks point at stored blocks and do not
-// overlap, tips have no children. The error wraps ErrDamaged, or is that of
+// overlap, tips have no children. What stands on a [Shelf] is its owner's to
+// check. The error wraps ErrDamaged, or is that of
 // ctx. It may run beside everything else, takes about 32 bytes of memory per
 // block, and sees the store of one moment.
 func (s *Store) Check(ctx context.Context) error {
@@ -234,7 +235,7 @@ func (c *checker) tips() error {
 func (c *checker) rest() error {
 	it := c.txn.NewIterator(badger.IteratorOptions{})
 	defer it.Close()
-	known := []byte{prefixBlock, prefixChild, prefixID, prefixMark, prefixTips, prefixTag, prefixName, prefixFormat}
+	known := []byte{prefixBlock, prefixChild, prefixID, prefixMark, prefixTips, prefixShelf, prefixTag, prefixName, prefixFormat}
 	for it.Rewind(); it.Valid(); {
 		first := it.Item().Key()[0]
 		if !slices.Contains(known, first) {

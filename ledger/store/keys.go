@@ -20,6 +20,7 @@ const (
 	prefixMark   = 'm'
 	prefixName   = 'n'
 	prefixTips   = 'p'
+	prefixShelf  = 's'
 	prefixTag    = 't'
 	prefixFormat = 'v'
 )

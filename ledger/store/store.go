@@ -24,6 +24,8 @@
 //	m last                         last minus first (uvarint) | number (uvarint): the run of readings
 //	                               first-last stands in the block; 0: in one of another replica
 //	p                              n times number, uvarint: the tips
+//	s name, key                    a value of the [Shelf] with that name (a byte), whose keys and values
+//	                               are its owner's; stores of builds before shelves have none
 //
 // Parents within a block's value are numbers too; its bytes are put together
 // from the parents' ids. A block of 195 bytes with two parents and one mark
@@ -309,8 +311,10 @@ func (s *Store) Commit(entries []ledger.Entry, tips []stardust.BlockID) error {
 	return nil
 }
 
+// fail takes note of the first write that failed: Commit and the shelves write
+// at the same time.
 func (s *Store) fail(err error) error {
-	s.failed.Store(&err)
+	s.failed.CompareAndSwap(nil, &err)
 	return err
 }
 
