@@ -54,6 +54,7 @@ func edges() map[string]row {
 		"batching/envelope": {"batching/reading ledger/stardust", cbor + " github.com/veraison/go-cose github.com/klauspost/compress " + crypto},
 		"batching":          {"batching/reading batching/envelope ledger/stardust", sync},
 		"batching/journal":  {"batching batching/reading", badger + " " + sys},
+		"batching/archive":  {"batching/reading batching/envelope ledger/stardust", ""},
 
 		"protocols/payload": {"batching/reading", cbor},
 		"protocols":         {"protocols/payload batching batching/reading", ""},

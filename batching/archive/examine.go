@@ -1,0 +1,250 @@
+package archive
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"slices"
+
+	"github.com/hedgerow-iot/hedgerow/batching/envelope"
+	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
+)
+
+// reason is why a block under a gateway's tag is none of its batches.
+func reason(err error) string {
+	for name, is := range map[string]error{
+		"syntax": envelope.ErrSyntax, "encoding": envelope.ErrCanonical, "key": envelope.ErrKey,
+		"gateway": envelope.ErrGateway, "signature": envelope.ErrSignature, "mode": envelope.ErrMode,
+		"runs": envelope.ErrRuns, "body": envelope.ErrBody, "record": envelope.ErrRecord,
+		"unlisted": envelope.ErrUnlisted, "root": envelope.ErrRoot, "size": envelope.ErrTooLarge,
+	} {
+		if errors.Is(err, is) {
+			return name
+		}
+	}
+	return "other"
+}
+
+// examine returns what a block changes in the index, after what g holds.
+func (a *Archive) examine(g *group, members map[string]Member, position uint64, id stardust.BlockID, raw []byte) (delta, error) {
+	d := newDelta()
+	name, data, ok := tagged(raw)
+	if !ok {
+		return d, nil
+	}
+	m, ok := members[name]
+	if !ok {
+		d.counts.refused["member"]++
+		return d, nil
+	}
+	b, err := envelope.Open(data, envelope.Expect{Genesis: a.cfg.Genesis, Gateway: name, Key: m.Key})
+	if err != nil {
+		d.counts.refused[reason(err)]++
+		a.log.Debug("block is no batch of its tag's gateway", "block", id, "gateway", name, "err", err)
+		return d, nil
+	}
+	o := &opened{Batch: b, id: id, position: position}
+	runs, err := a.unclaimed(g, &d, o)
+	if err != nil || len(runs) == 0 {
+		return d, err
+	}
+	return d, a.describe(g, &d, o, runs)
+}
+
+// unclaimed returns the numbers of a batch that no earlier block holds, and
+// notes in d how the others compare.
+func (a *Archive) unclaimed(g *group, d *delta, o *opened) (runs [][2]uint64, err error) {
+	runs = o.Runs
+	var earlier []claim
+	err = split(o.Runs, func(bucket uint64, runs [][2]uint64) error {
+		prefix := numbersPrefix(o.Key, bucket, o.Incarnation)
+		cs := slices.Clone(g.claims[string(prefix)])
+		err := scan(a.index, prefix, nil, func(key, value []byte) (bool, error) {
+			_, _, c, err := decodeClaim(key, value)
+			cs = append(cs, c)
+			return true, err
+		})
+		for _, c := range cs {
+			// What stands at this position or behind was left by a write that
+			// was cut.
+			if taken := both(c.runs, runs); len(taken) > 0 && c.position < o.position {
+				earlier = append(earlier, claim{c.position, taken})
+			}
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	slices.SortStableFunc(earlier, func(a, b claim) int { return int(int64(a.position - b.position)) })
+	for _, c := range earlier {
+		runs = without(runs, c.runs)
+		if err := a.compare(d, o, c); err != nil {
+			return nil, err
+		}
+	}
+	return runs, nil
+}
+
+// compare looks for evidence: records of o that differ from those of an
+// earlier block with the same numbers.
+func (a *Archive) compare(d *delta, o *opened, c claim) error {
+	first, err := a.open(c.position)
+	if err != nil {
+		return err
+	}
+	if first == nil { // not kept any more: nothing to show
+		d.counts.duplicates += length(c.runs)
+		return nil
+	}
+	for _, r := range c.runs {
+		for seq := r[0]; seq <= r[1]; seq++ {
+			i, ok := indexOf(first.Runs, seq)
+			k, _ := indexOf(o.Runs, seq)
+			switch {
+			case !ok:
+				return damaged("block %v at %d does not hold number %d", first.id, c.position, seq)
+			case bytes.Equal(first.Records[i], o.Records[k]):
+				d.counts.duplicates++
+			default:
+				d.counts.conflicts++
+				if err := a.alarm(d, first, o, seq); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// alarm keeps the first evidence of a block.
+func (a *Archive) alarm(d *delta, first, second *opened, seq uint64) error {
+	if a.Stats().Alarms >= MaxAlarms || d.alarms > 0 {
+		return nil
+	}
+	al := Alarm{
+		Gateway: second.Gateway, Key: second.Key, Incarnation: second.Incarnation,
+		Seq: seq, First: first.id, Second: second.id,
+	}
+	v, err := json.Marshal(&al)
+	if err != nil {
+		return err
+	}
+	d.put(alarmKey(second.position), v)
+	d.alarms++
+	a.log.Error("a gateway signed two readings with one number", "gateway", al.Gateway, "seq", seq, "first", al.First, "second", al.Second)
+	return nil
+}
+
+// describe adds the entries of a batch of which these numbers count.
+func (a *Archive) describe(g *group, d *delta, o *opened, runs [][2]uint64) error {
+	if err := a.latest(g, d, o, runs); err != nil {
+		return err
+	}
+	for _, p := range parts(o, runs) {
+		d.put(batchKey(o.Gateway, p.low, o.position), p.encode())
+	}
+	err := split(runs, func(bucket uint64, runs [][2]uint64) error {
+		c := claim{o.position, runs}
+		prefix := numbersPrefix(o.Key, bucket, o.Incarnation)
+		d.claims[string(prefix)] = append(d.claims[string(prefix)], c)
+		d.put(appendNumber(prefix, o.position), c.encode(bucket))
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	gw, ok := g.gateways[o.Gateway]
+	if !ok {
+		a.mu.RLock()
+		gw = a.gateways[o.Gateway]
+		a.mu.RUnlock()
+	}
+	gw.batches++
+	gw.readings += length(runs)
+	if key := [32]byte(o.Key); !slices.Contains(gw.keys, key) {
+		gw.keys = append(slices.Clone(gw.keys), key)
+	}
+	d.gateways[o.Gateway] = gw
+	return nil
+}
+
+// parts returns the entries b of a batch of which these numbers count.
+func parts(o *opened, runs [][2]uint64) (out []*part) {
+	counts := runs
+	if length(runs) == uint64(o.Count) {
+		counts = nil
+	}
+	bySpan := map[int64]*part{}
+	elements := map[int64]map[uint64]bool{}
+	for i := range o.Readings {
+		r := &o.Readings[i]
+		if _, ok := indexOf(runs, r.Seq); !ok {
+			continue
+		}
+		span := r.Received >> spanBits
+		p := bySpan[span]
+		if p == nil {
+			p = &part{low: r.Received, high: r.Received, position: o.position, counts: counts}
+			bySpan[span], elements[span] = p, map[uint64]bool{}
+			out = append(out, p)
+		}
+		p.low, p.high = min(p.low, r.Received), max(p.high, r.Received)
+		for _, h := range []uint64{element(r.Device, ""), element("", r.Name), element(r.Device, r.Name)} {
+			elements[span][h] = true
+		}
+	}
+	for span, p := range bySpan {
+		p.filter = newFilter(elements[span])
+	}
+	return out
+}
+
+// latest adds the series of which a batch has a newer value.
+func (a *Archive) latest(g *group, d *delta, o *opened, runs [][2]uint64) error {
+	newest := map[string]last{}
+	for i := range o.Readings {
+		r := &o.Readings[i]
+		if _, ok := indexOf(runs, r.Seq); !ok {
+			continue
+		}
+		key := string(lastKey(o.Gateway, r.Device, r.Name))
+		l := last{r.Received, r.Seq, o.position}
+		if old, ok := newest[key]; !ok || l.newer(old) {
+			newest[key] = l
+		}
+	}
+	for key, l := range newest {
+		v := g.set[key]
+		if v == nil {
+			var err error
+			if v, err = a.index.Get([]byte(key)); err != nil {
+				return err
+			}
+		}
+		if v != nil {
+			old, err := decodeLast([]byte(key), v)
+			if err != nil {
+				return err
+			}
+			// An equal one was left by a write that was cut.
+			if !l.newer(old) && l != old {
+				continue
+			}
+		}
+		d.put([]byte(key), l.encode())
+	}
+	return nil
+}
+
+// newer orders readings of a series by received time, then number, then
+// position.
+func (l last) newer(than last) bool {
+	switch {
+	case l.received != than.received:
+		return l.received > than.received
+	case l.seq != than.seq:
+		return l.seq > than.seq
+	}
+	return l.position > than.position
+}
