@@ -271,14 +271,14 @@ func TestAfterACutAtAnyWriteTheIndexIsTheSame(t *testing.T) {
 	s := newMemoryStream()
 	other := run(1, 30)
 	other[7].Value = reading.Int(-7)
-	spread := run(100, 6000) // more keys than one write takes
+	spread := run(100, 3000) // more keys than one write takes
 	for i := range spread {
 		spread[i].Seq *= 2048
 		spread[i].Received *= 1 << spanBits
 		spread[i].Device, spread[i].Name = fmt.Sprint(i%100), "n"
 	}
 	s.put(barn.block(t, run(1, 20)...), barn.block(t, run(15, 40)...), mill.block(t, run(1, 9)...),
-		barn.block(t, spread[:3000]...), mill.block(t, run(9, 12)...), barn.block(t, other...), barn.block(t, spread[2990:3010]...))
+		barn.block(t, spread[:2100]...), mill.block(t, run(9, 12)...), barn.block(t, other...), barn.block(t, spread[2090:2110]...))
 	whole := newMemoryIndex()
 	index(t, open(t, s, whole, barn, mill))
 	if whole.writes < 4 {
@@ -401,5 +401,25 @@ func TestDamageIsAnError(t *testing.T) {
 	ix.values[string(batchKey("barn", 1, 3))] = (&part{low: 1, high: 2, filter: filter{0xff}}).encode()
 	if err := ask(ix); !errors.Is(err, ErrDamaged) {
 		t.Errorf("entry of no batch: %v, want ErrDamaged", err)
+	}
+}
+
+func TestAlarmsAreBounded(t *testing.T) {
+	barn := newSigner("barn", 1)
+	s, ix := newMemoryStream(), newMemoryIndex()
+	for n := range uint64(MaxAlarms - 2) {
+		ix.values[string(alarmKey(1<<40+n))] = []byte("{}")
+	}
+	s.put(barn.block(t, run(1, 2)...))
+	for i := range 5 {
+		other := run(1, 2)
+		other[0].Value = reading.Int(int64(100 + i))
+		s.put(barn.block(t, other...))
+	}
+	a := open(t, s, ix, barn)
+	index(t, a)
+	alarms, err := a.Alarms()
+	if st := a.Stats(); len(alarms) != MaxAlarms || err != nil || st.Alarms != MaxAlarms || st.Conflicts != 5 {
+		t.Errorf("%d alarms, %v, %+v; want %d and 5 conflicts", len(alarms), err, st, MaxAlarms)
 	}
 }

@@ -79,7 +79,7 @@ func (a *Archive) unclaimed(g *group, d *delta, o *opened) (runs [][2]uint64, er
 	slices.SortStableFunc(earlier, func(a, b claim) int { return int(int64(a.position - b.position)) })
 	for _, c := range earlier {
 		runs = without(runs, c.runs)
-		if err := a.compare(d, o, c); err != nil {
+		if err := a.compare(g, d, o, c); err != nil {
 			return nil, err
 		}
 	}
@@ -88,7 +88,7 @@ func (a *Archive) unclaimed(g *group, d *delta, o *opened) (runs [][2]uint64, er
 
 // compare looks for evidence: records of o that differ from those of an
 // earlier block with the same numbers.
-func (a *Archive) compare(d *delta, o *opened, c claim) error {
+func (a *Archive) compare(g *group, d *delta, o *opened, c claim) error {
 	first, err := a.open(c.position)
 	if err != nil {
 		return err
@@ -108,7 +108,7 @@ func (a *Archive) compare(d *delta, o *opened, c claim) error {
 				d.counts.duplicates++
 			default:
 				d.counts.conflicts++
-				if err := a.alarm(d, first, o, seq); err != nil {
+				if err := a.alarm(g, d, first, o, seq); err != nil {
 					return err
 				}
 			}
@@ -118,8 +118,8 @@ func (a *Archive) compare(d *delta, o *opened, c claim) error {
 }
 
 // alarm keeps the first evidence of a block.
-func (a *Archive) alarm(d *delta, first, second *opened, seq uint64) error {
-	if a.Stats().Alarms >= MaxAlarms || d.alarms > 0 {
+func (a *Archive) alarm(g *group, d *delta, first, second *opened, seq uint64) error {
+	if a.Stats().Alarms+g.alarms >= MaxAlarms || d.alarms > 0 {
 		return nil
 	}
 	al := Alarm{

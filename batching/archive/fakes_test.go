@@ -74,17 +74,19 @@ func (m *memoryIndex) Scan(prefix, from []byte, reverse bool, yield func(key, va
 	return nil
 }
 
-func (m *memoryIndex) keys(prefix, from []byte, reverse bool) []string {
+func (m *memoryIndex) keys(prefix, from []byte, reverse bool) (keys []string) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	keys := slices.Sorted(maps.Keys(m.values))
+	for k := range m.values {
+		if strings.HasPrefix(k, string(prefix)) && (from == nil || !reverse && k >= string(from) || reverse && k <= string(from)) {
+			keys = append(keys, k)
+		}
+	}
+	slices.Sort(keys)
 	if reverse {
 		slices.Reverse(keys)
 	}
-	return slices.DeleteFunc(keys, func(k string) bool {
-		return !strings.HasPrefix(k, string(prefix)) ||
-			from != nil && (!reverse && k < string(from) || reverse && k > string(from))
-	})
+	return keys
 }
 
 func (m *memoryIndex) copy() *memoryIndex {

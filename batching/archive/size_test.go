@@ -30,7 +30,7 @@ func fleet(t testing.TB, batches, devices, names int) (blocks [][]byte) {
 }
 
 func TestTheIndexTakesFewBytes(t *testing.T) {
-	const batches = 600
+	const batches = 300
 	for _, tt := range []struct {
 		devices, names int
 		most           int // bytes on disk for each batch
