@@ -61,7 +61,7 @@ func edges() map[string]row {
 		"protocols/mqtt":    {"protocols protocols/payload batching batching/reading", "github.com/mochi-mqtt/server/v2"},
 		"protocols/coap":    {"protocols protocols/payload batching batching/reading", coap + " " + sync},
 
-		"gateway/admin": {"batching batching/reading batching/journal powfarm ledger ledger/stardust ledger/network", "github.com/prometheus/client_golang"},
+		"gateway/admin": {"batching batching/reading batching/journal batching/archive powfarm ledger ledger/stardust ledger/network", "github.com/prometheus/client_golang"},
 		"gateway": {"gateway/admin protocols protocols/mqtt protocols/coap " +
 			"batching batching/reading batching/journal powfarm " +
 			"ledger ledger/stardust ledger/network ledger/store ledger/api",

@@ -67,13 +67,14 @@ var (
 	_ Farm    = (*powfarm.Farm)(nil)
 )
 
-// Sources are the stages that are asked; all but FrontEnds are required. Their
-// methods are called concurrently.
+// Sources are the stages that are asked; all but Archive and FrontEnds are
+// required. Their methods are called concurrently.
 type Sources struct {
 	Journal Journal
 	Stage   Stage
 	Ledger  Ledger
 	Farm    Farm
+	Archive Archive // nil: readings of other gateways are not kept
 	// FrontEnds returns the figures of each protocol that is served.
 	FrontEnds func() []FrontEnd
 }
@@ -155,6 +156,9 @@ func New(cfg Config, src Sources, log *slog.Logger) (*Handler, error) {
 	}
 	if cfg.Settings == nil {
 		cfg.Settings = func() any { return struct{}{} }
+	}
+	if src.Archive == nil {
+		src.Archive = noArchive{}
 	}
 	if src.FrontEnds == nil {
 		src.FrontEnds = func() []FrontEnd { return nil }

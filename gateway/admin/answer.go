@@ -2,6 +2,7 @@ package admin
 
 import (
 	"encoding/json"
+	"errors"
 	"net/http"
 	"strconv"
 )
@@ -29,6 +30,15 @@ func writeError(w http.ResponseWriter, status int, text string) {
 		Message string `json:"message"`
 	}
 	writeJSON(w, status, map[string]message{"error": {strconv.Itoa(status), text}})
+}
+
+// writeQueryError answers for parameters that cannot be used.
+func writeQueryError(w http.ResponseWriter, err error) {
+	status := http.StatusBadRequest
+	if errors.Is(err, errGateway) {
+		status = http.StatusNotFound
+	}
+	writeError(w, status, err.Error())
 }
 
 // methods answers the methods of one path, and the others 405.

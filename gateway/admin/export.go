@@ -7,7 +7,6 @@ import (
 	"io"
 	"math"
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 
@@ -34,13 +33,13 @@ func (h *Handler) export(w http.ResponseWriter, r *http.Request, s selection) {
 	// writer may have no deadlines; then the server's hold.
 	_ = rc.SetReadDeadline(time.Time{})
 	enc, media := newEncoder(w, s.format)
-	end := h.src.Journal.Stats().Next // what comes in meanwhile is not waited for
+	s.end = horizon{h.src.Journal.Stats().Next, h.src.Archive.Stats().Position}
 	left := s.Limit
 	if left == 0 {
 		left = math.MaxInt
 	}
 	for first := true; ; first = false {
-		items, next, err := h.exportPage(s, min(left, pageSize), end)
+		items, next, err := h.page(s, min(left, pageSize))
 		switch {
 		case err != nil && first:
 			h.readError(w, r, err)
@@ -68,21 +67,6 @@ func (h *Handler) export(w http.ResponseWriter, r *http.Request, s selection) {
 			return
 		}
 	}
-}
-
-// exportPage reads the next page of a stream, without readings from number
-// end on; next is "" when there are no others left.
-func (h *Handler) exportPage(s selection, limit int, end uint64) (items []readingJSON, next string, err error) {
-	if s.none {
-		return nil, "", nil
-	}
-	items, next, err = h.page(s, limit)
-	n := len(items)
-	items = slices.DeleteFunc(items, func(r readingJSON) bool { return r.seq >= end })
-	if n > 0 && len(items) == 0 {
-		next = ""
-	}
-	return items, next, err
 }
 
 // An encoder writes readings in one of the formats of a stream.

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/hedgerow-iot/hedgerow/batching"
+	"github.com/hedgerow-iot/hedgerow/batching/archive"
 	"github.com/hedgerow-iot/hedgerow/batching/journal"
 	"github.com/hedgerow-iot/hedgerow/batching/reading"
 	"github.com/hedgerow-iot/hedgerow/ledger"
@@ -150,22 +151,91 @@ type fakeFarm powfarm.Stats
 
 func (f fakeFarm) Stats() powfarm.Stats { return powfarm.Stats(f) }
 
+// A fakeArchive holds readings of other gateways, by received time.
+type fakeArchive struct {
+	items  []archive.Item
+	short  int // items that one call looks at; 0: all
+	alarms int
+}
+
+func (a *fakeArchive) History(q archive.Query) (items []archive.Item, next string, err error) {
+	from := 0
+	if q.Cursor != "" {
+		if from = 1 + slices.IndexFunc(a.items, func(it archive.Item) bool { return q.Behind(it) == q.Cursor }); from == 0 {
+			return nil, "", archive.ErrCursor
+		}
+	}
+	for i := from; i < len(a.items); i++ {
+		if len(items) == cmp.Or(q.Limit, 1000) || a.short > 0 && i-from == a.short {
+			return items, q.Behind(a.items[i-1]), nil
+		}
+		it := a.items[i]
+		r := it.Reading
+		if (q.Gateway == it.Gateway || q.Gateway == "*" && q.Without != it.Gateway) && (q.Device == "" || q.Device == r.Device) &&
+			(q.Name == "" || q.Name == r.Name) && r.Received >= q.From && (q.To == 0 || r.Received < q.To) {
+			items = append(items, it)
+		}
+	}
+	return items, "", nil
+}
+
+func (a *fakeArchive) ByID(gateway string, seq uint64) (archive.Item, error) {
+	for _, it := range a.items {
+		if it.Gateway == gateway && it.Reading.Seq == seq {
+			return it, nil
+		}
+	}
+	return archive.Item{}, archive.ErrNotFound
+}
+
+func (a *fakeArchive) Latest(gateway, without, device, after string, limit int) (items []archive.Item, next string, err error) {
+	last := map[[3]string]archive.Item{}
+	for _, it := range a.items {
+		if (gateway == it.Gateway || gateway == "*" && without != it.Gateway) && (device == "" || device == it.Reading.Device) {
+			last[[3]string{it.Gateway, it.Reading.Device, it.Reading.Name}] = it
+		}
+	}
+	from := 0
+	if after != "" {
+		if from, err = strconv.Atoi(after); err != nil {
+			return nil, "", archive.ErrCursor
+		}
+	}
+	for _, it := range last {
+		items = append(items, it)
+	}
+	slices.SortFunc(items, func(a, b archive.Item) int {
+		return cmp.Or(cmp.Compare(a.Gateway, b.Gateway), cmp.Compare(a.Reading.Device, b.Reading.Device))
+	})
+	if items = items[from:]; limit < len(items) {
+		return items[:limit], strconv.Itoa(from + limit), nil
+	}
+	return items, "", nil
+}
+
+func (a *fakeArchive) Gateways() []string { return []string{"old-1"} }
+
+func (a *fakeArchive) Stats() archive.Stats {
+	return archive.Stats{Position: uint64(len(a.items)), Alarms: a.alarms}
+}
+
 // A box is a handler and what it stands on.
 type box struct {
 	*Handler
 	journal *fakeJournal
 	stage   *fakeStage
 	ledger  *fakeLedger
+	archive *fakeArchive
 }
 
 const token = "0123456789abcdef0123456789abcdef"
 
 func newBox(t testing.TB, cfg Config) box {
 	t.Helper()
-	b := box{journal: &fakeJournal{}, stage: &fakeStage{}, ledger: &fakeLedger{}}
+	b := box{journal: &fakeJournal{}, stage: &fakeStage{}, ledger: &fakeLedger{}, archive: &fakeArchive{}}
 	cfg.Name, cfg.Token, cfg.Version = "barn-7", token, "1.2.3"
 	cfg.Network = network.NewOfOne("hedgerow-test", "barn-7", make([]byte, 32))
-	h, err := New(cfg, Sources{Journal: b.journal, Stage: b.stage, Ledger: b.ledger, Farm: fakeFarm{
+	h, err := New(cfg, Sources{Journal: b.journal, Stage: b.stage, Ledger: b.ledger, Archive: b.archive, Farm: fakeFarm{
 		Workers: 1, Kernel: "go", Queued: [powfarm.Priorities]int{powfarm.Telemetry: 2}, Preempted: 3,
 		Age:     [powfarm.Priorities]time.Duration{powfarm.Telemetry: time.Second},
 		Proven:  [powfarm.Priorities]uint64{powfarm.Urgent: 4, powfarm.Guest: 1},
@@ -189,6 +259,22 @@ func (b box) fill(n int) {
 		})
 	}
 	b.stage.known = uint64(n)
+}
+
+// mill is another gateway; it gives the archive n readings, two seconds apart
+// and half a second after those of fill.
+func (b box) mill(n int) {
+	start := time.Date(2026, 11, 22, 10, 0, 0, 500e6, time.UTC).UnixMilli()
+	b.cfg.Network.Gateways = append(b.cfg.Network.Gateways, network.Gateway{Name: "mill", Weight: 1})
+	for i := range n {
+		b.archive.items = append(b.archive.items, archive.Item{
+			Gateway: "mill", Block: fakeBlock, Position: uint64(i + 1),
+			Reading: reading.Reading{
+				Seq: uint64(i + 1), Device: "probe-" + strconv.Itoa(i%3), Name: "temperature",
+				Value: reading.Int(int64(i)), Received: start + int64(i)*2000,
+			},
+		})
+	}
 }
 
 // get sends one request with the token.

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/hedgerow-iot/hedgerow/batching/journal"
 	"github.com/hedgerow-iot/hedgerow/ledger"
@@ -23,54 +24,109 @@ func (h *Handler) reading(w http.ResponseWriter, r *http.Request) {
 		writeError(w, http.StatusBadRequest, "number in the path: want digits, as in "+h.cfg.Name+"/48213")
 		return
 	}
-	if name := r.PathValue("name"); name != h.cfg.Name {
-		writeError(w, http.StatusNotFound, "no readings of a gateway of this name here; this one is "+h.cfg.Name)
-		return
-	}
-	rd, err := h.src.Journal.Get(seq)
-	if errors.Is(err, journal.ErrNotFound) {
-		writeError(w, http.StatusNotFound, "reading "+h.cfg.Name+"/"+strconv.FormatUint(seq, 10)+" not known here, or no longer kept")
-		return
-	}
-	if err != nil {
+	item, err := h.byID(r.PathValue("name"), seq)
+	switch {
+	case errors.Is(err, errGateway):
+		writeError(w, http.StatusNotFound, err.Error())
+	case err != nil:
 		h.readError(w, r, err)
-		return
+	default:
+		writeJSON(w, http.StatusOK, item)
 	}
-	item, err := h.show(&rd)
+}
+
+func (h *Handler) byID(gateway string, seq uint64) (readingJSON, error) {
+	if gateway == h.cfg.Name {
+		rd, err := h.src.Journal.Get(seq)
+		if err != nil {
+			return readingJSON{}, err
+		}
+		return h.show(&rd)
+	}
+	if err := h.checkGateway(gateway); err != nil {
+		return readingJSON{}, err
+	}
+	it, err := h.src.Archive.ByID(gateway, seq)
 	if err != nil {
-		h.readError(w, r, err)
-		return
+		return readingJSON{}, err
 	}
-	writeJSON(w, http.StatusOK, item)
+	return showForeign(&it), nil
 }
 
 // latest answers the last value per device and name.
 func (h *Handler) latest(w http.ResponseWriter, r *http.Request) {
-	q := parseQuery(r.URL.RawQuery, "device", "limit", "cursor")
-	device, limit, cursor := q.device(), q.limit(maxLimit, maxLimit), q.cursor()
+	q := parseQuery(r.URL.RawQuery, "gateway", "device", "limit", "cursor")
+	gateway, device, limit, cursor := h.gateway(q), q.device(), q.limit(maxLimit, maxLimit), q.cursor()
 	if q.err != nil {
-		writeError(w, http.StatusBadRequest, q.err.Error())
+		writeQueryError(w, q.err)
 		return
 	}
 	answer := pages{Items: []readingJSON{}}
-	for {
-		rs, next, err := h.src.Journal.Latest(device, cursor, min(pageSize, limit-len(answer.Items)))
+	for start := time.Now(); time.Since(start) < scanTime; {
+		items, next, err := h.latestPage(gateway, device, cursor, min(pageSize, limit-len(answer.Items)))
 		if err != nil {
 			h.readError(w, r, err)
 			return
-		}
-		items := make([]readingJSON, len(rs))
-		for i := range rs {
-			if items[i], err = h.show(&rs[i]); err != nil {
-				h.readError(w, r, err)
-				return
-			}
 		}
 		if cursor = next; answer.add(items, next, limit) {
 			break
 		}
 	}
 	writeJSON(w, http.StatusOK, answer)
+}
+
+// What a cursor of latest for all gateways begins with: what follows is of the
+// journal or, when that has ended, of the archive.
+const (
+	ofJournal = "j"
+	ofArchive = "a"
+)
+
+// latestPage reads the next last values of a gateway; those of all gateways are
+// this one's and then the others', by name.
+func (h *Handler) latestPage(gateway, device, cursor string, limit int) (items []readingJSON, next string, err error) {
+	switch gateway {
+	case h.cfg.Name:
+		return h.ownLatest(device, cursor, limit)
+	case allGateways:
+	default:
+		return h.othersLatest(gateway, device, cursor, limit)
+	}
+	if rest, ok := strings.CutPrefix(cursor, ofArchive); ok {
+		items, next, err = h.othersLatest(gateway, device, rest, limit)
+		if next != "" {
+			next = ofArchive + next
+		}
+		return items, next, err
+	}
+	rest, ok := strings.CutPrefix(cursor, ofJournal)
+	if !ok && cursor != "" {
+		return nil, "", journal.ErrCursor
+	}
+	items, next, err = h.ownLatest(device, rest, limit)
+	if next == "" {
+		return items, ofArchive, err
+	}
+	return items, ofJournal + next, err
+}
+
+func (h *Handler) ownLatest(device, after string, limit int) (items []readingJSON, next string, err error) {
+	rs, next, err := h.src.Journal.Latest(device, after, limit)
+	items = make([]readingJSON, len(rs))
+	for i := range rs {
+		if items[i], err = h.show(&rs[i]); err != nil {
+			return nil, "", err
+		}
+	}
+	return items, next, err
+}
+
+func (h *Handler) othersLatest(gateway, device, after string, limit int) (items []readingJSON, next string, err error) {
+	its, next, err := h.src.Archive.Latest(gateway, h.cfg.Name, device, after, limit)
+	for i := range its {
+		items = append(items, showForeign(&its[i]))
+	}
+	return items, next, err
 }
 
 // blocks answers the ids of the blocks that carry a tag.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/hedgerow-iot/hedgerow/batching"
+	"github.com/hedgerow-iot/hedgerow/batching/archive"
 	"github.com/hedgerow-iot/hedgerow/batching/journal"
 	"github.com/hedgerow-iot/hedgerow/batching/reading"
 	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
@@ -30,6 +31,9 @@ const (
 // A readingJSON is a reading as the contract's section 5 has it.
 type readingJSON struct {
 	seq      uint64
+	received int64
+	position uint64 // of its block in the archive's stream; 0: a reading of this gateway
+
 	ID       string            `json:"id"`
 	Device   string            `json:"device"`
 	Name     string            `json:"name"`
@@ -38,7 +42,7 @@ type readingJSON struct {
 	Time     string            `json:"time,omitempty"`
 	Received string            `json:"received"`
 	Clock    string            `json:"clock"`
-	Source   string            `json:"source"`
+	Source   string            `json:"source,omitempty"` // not known of other gateways' readings
 	State    string            `json:"state"`
 	BlockID  *stardust.BlockID `json:"blockId,omitempty"`
 	Error    string            `json:"error,omitempty"` // why Value is the raw payload
@@ -54,20 +58,26 @@ func (h *Handler) show(r *reading.Reading) (readingJSON, error) {
 	if err != nil {
 		return readingJSON{}, fmt.Errorf("look up the state of reading %d: %w", r.Seq, err)
 	}
-	out := readingJSON{
-		seq:    r.Seq,
-		ID:     h.cfg.Name + "/" + strconv.FormatUint(r.Seq, 10),
-		Device: r.Device, Name: r.Name, Value: r.Value, Unit: r.Unit,
-		Received: timeText(r.Received), Clock: r.Clock.String(), Source: r.Source.String(),
-		State: string(state), Error: r.Err,
-	}
-	if r.Time != 0 {
-		out.Time = timeText(r.Time)
-	}
+	out := newReadingJSON(h.cfg.Name, r)
+	out.Source, out.State = r.Source.String(), string(state)
 	if block != stardust.GenesisID {
 		out.BlockID = &block
 	}
 	return out, nil
+}
+
+// newReadingJSON returns what a reading itself says.
+func newReadingJSON(gateway string, r *reading.Reading) readingJSON {
+	out := readingJSON{
+		seq: r.Seq, received: r.Received,
+		ID:     gateway + "/" + strconv.FormatUint(r.Seq, 10),
+		Device: r.Device, Name: r.Name, Value: r.Value, Unit: r.Unit,
+		Received: timeText(r.Received), Clock: r.Clock.String(), Error: r.Err,
+	}
+	if r.Time != 0 {
+		out.Time = timeText(r.Time)
+	}
+	return out
 }
 
 // timeText writes Unix milliseconds as RFC 3339 in UTC with milliseconds.
@@ -78,9 +88,10 @@ func timeText(ms int64) string {
 // A selection is what a request for readings asks for.
 type selection struct {
 	journal.Query
-	state  string // "": any
-	format string // json, ndjson or csv
-	none   bool   // the gateway asked for has none here
+	gateway string  // a name, or * for all
+	state   string  // "": any
+	format  string  // json, ndjson or csv
+	end     horizon // of a stream
 }
 
 func (h *Handler) parseSelection(raw string) (selection, error) {
@@ -99,32 +110,33 @@ func (h *Handler) parseSelection(raw string) (selection, error) {
 	} else {
 		s.Limit = q.limit(0, 1<<31-1) // 0: the whole range
 	}
-	if g := q.text("gateway", 64); g != "" && g != "*" && g != h.cfg.Name {
-		if !h.member(g) {
-			q.fail("gateway", fmt.Sprintf("%q is not in this network; * is all", g))
-		}
-		s.none = true // readings of others are not kept here
-	}
+	s.gateway = h.gateway(q)
 	return s, q.err
+}
+
+// gateway returns the gateway asked for: this one when there is none.
+func (h *Handler) gateway(q *query) string {
+	name := q.text("gateway", 64)
+	switch {
+	case name == "":
+		return h.cfg.Name
+	case name == allGateways:
+		return name
+	}
+	if err := h.checkGateway(name); err != nil && q.err == nil {
+		q.err = fmt.Errorf("gateway: %w", err)
+	}
+	return name
 }
 
 // states are the words of a reading's way (contract.md §5).
 var states = []string{"stored", "batched", "attached", "approved", "confirmed", "certified"}
 
-func (h *Handler) member(name string) bool {
-	for _, g := range h.cfg.Network.Gateways {
-		if g.Name == name {
-			return true
-		}
-	}
-	return false
-}
-
 // readings answers a page of readings as JSON, or the whole range as a stream.
 func (h *Handler) readings(w http.ResponseWriter, r *http.Request) {
 	s, err := h.parseSelection(r.URL.RawQuery)
 	if err != nil {
-		writeError(w, http.StatusBadRequest, err.Error())
+		writeQueryError(w, err)
 		return
 	}
 	if s.format != "json" {
@@ -132,7 +144,7 @@ func (h *Handler) readings(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	answer := pages{Items: []readingJSON{}}
-	for start := time.Now(); !s.none && time.Since(start) < scanTime; {
+	for start := time.Now(); time.Since(start) < scanTime; {
 		items, next, err := h.page(s, min(pageSize, s.Limit-len(answer.Items)))
 		if err != nil {
 			h.readError(w, r, err)
@@ -162,45 +174,40 @@ func (p *pages) add(items []readingJSON, next string, limit int) bool {
 	return next == "" || len(p.Items) >= limit || p.bytes > maxBytes
 }
 
-// page reads up to limit readings of s from its cursor on and leaves out
-// those in another state, of which it passes pageSize at most.
+// page reads up to limit readings of s from its cursor on, those of several
+// gateways in the order of received time, and leaves out those in another state,
+// of which it passes pageSize at most.
 func (h *Handler) page(s selection, limit int) (items []readingJSON, next string, err error) {
-	s.Limit = limit
+	n := limit
 	if s.state != "" {
-		s.Limit = pageSize
+		n = pageSize
 	}
-	rs, next, err := h.src.Journal.History(s.Query)
+	all, err := h.feeds(&s, n)
 	if err != nil {
 		return nil, "", err
 	}
-	for i := range rs {
-		item, err := h.show(&rs[i])
-		if err != nil {
-			return nil, "", err
+	for src := first(all); src != nil; src = first(all) {
+		r := &src.items[src.taken]
+		if !s.end.passed(r) && (s.state == "" || s.state == r.State) {
+			if len(items) == limit {
+				break
+			}
+			items = append(items, *r)
 		}
-		if s.state != "" && s.state != item.State {
-			continue
-		}
-		if len(items) == limit {
-			// One more than wanted: only the journal can make the cursor
-			// that stands before it.
-			s.Limit = i
-			_, next, err = h.src.Journal.History(s.Query)
-			return items, next, err
-		}
-		items = append(items, item)
+		src.taken++
 	}
-	return items, next, nil
+	next, err = joinCursor(all)
+	return items, next, err
 }
 
 // readError answers for readings that could not be had.
 func (h *Handler) readError(w http.ResponseWriter, r *http.Request, err error) {
 	switch {
-	case errors.Is(err, journal.ErrCursor):
+	case errors.Is(err, journal.ErrCursor) || errors.Is(err, archive.ErrCursor):
 		writeError(w, http.StatusBadRequest, "cursor: not one that this route gave out")
-	case errors.Is(err, journal.ErrNotFound):
-		writeError(w, http.StatusNotFound, "reading not known here")
+	case errors.Is(err, journal.ErrNotFound) || errors.Is(err, archive.ErrNotFound):
+		writeError(w, http.StatusNotFound, "reading not known here, or no longer kept")
 	default:
-		h.fault(w, r, "read the journal", err)
+		h.fault(w, r, "read the stores", err)
 	}
 }

@@ -134,7 +134,6 @@ func TestParameterErrorsNameTheParameter(t *testing.T) {
 		"readings?devcie=a":                            "devcie: no such parameter",
 		"readings?device=a&device=b":                   "device: given more than once",
 		"readings?device=" + strings.Repeat("a", 65):   "device: 65 bytes",
-		"readings?gateway=barn-8":                      "gateway: ",
 		"readings?cursor=nonsense":                     "cursor: ",
 		"readings?cursor=" + strings.Repeat("a", 2000): "cursor: ",
 		"readings?a=%zz":                               "query: ",
@@ -274,12 +273,13 @@ func TestWhatComesInDuringAStreamIsNotWaitedFor(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, next, err := b.exportPage(s, 5, 3)
+	s.end.seq = 3
+	got, next, err := b.page(s, 5)
 	if err != nil || len(got) != 2 || next == "" {
 		t.Errorf("page up to number 3 = %d readings, %q, %v", len(got), next, err)
 	}
 	s.Cursor = next
-	if got, next, err = b.exportPage(s, 5, 3); err != nil || len(got) != 0 || next != "" {
+	if got, next, err = b.page(s, 5); err != nil || len(got) != 0 || next != "" {
 		t.Errorf("page behind number 3 = %d readings, %q, %v; want the end", len(got), next, err)
 	}
 }
@@ -347,7 +347,7 @@ func FuzzReadingsQuery(f *testing.F) {
 		b.ServeHTTP(w, r)
 		switch w.Code {
 		case 200:
-		case 400:
+		case 400, 404:
 			if !strings.Contains(errorText(t, w), ": ") {
 				t.Errorf("error %s names no parameter", w.Body)
 			}

@@ -3,6 +3,7 @@ package admin
 import (
 	"encoding/hex"
 	"net/http"
+	"strconv"
 	"sync"
 	"time"
 
@@ -169,6 +170,9 @@ func (h *Handler) alarms(bs batching.Stats, quality reading.Clock) []Alarm {
 	}
 	if bs.Skipped > 0 {
 		out = append(out, Alarm{"journal", "the journal was found behind the replica, as after a restore or a loss; readings it had acknowledged may be missing"})
+	}
+	if n := h.src.Archive.Stats().Alarms; n > 0 {
+		out = append(out, Alarm{"signed twice", strconv.Itoa(n) + " blocks hold readings that their gateway had signed with the same numbers and other content; its key or a copy of its journal is in use elsewhere"})
 	}
 	if h.src.Farm.Stats().Workers == 0 && bs.Backlog.Stored+bs.Backlog.Batched > 0 {
 		out = append(out, Alarm{"powfarm", "readings wait for proof of work and there is no worker"})

@@ -24,16 +24,17 @@ type readingsCmd struct {
 
 // selection says which readings are meant.
 type selection struct {
-	Device string `help:"Only of this device."`
-	Name   string `help:"Only with this name."`
-	From   string `placeholder:"TIME" help:"Received at or after: RFC 3339, a date, or a duration ago such as 2h or 30d."`
-	To     string `placeholder:"TIME" help:"Received before."`
-	State  string `enum:",stored,batched,attached" default:"" help:"Only in this state: stored, batched or attached."`
+	Gateway string `help:"Of this gateway of the network, or * for all (default: the one that is asked)."`
+	Device  string `help:"Only of this device."`
+	Name    string `help:"Only with this name."`
+	From    string `placeholder:"TIME" help:"Received at or after: RFC 3339, a date, or a duration ago such as 2h or 30d."`
+	To      string `placeholder:"TIME" help:"Received before."`
+	State   string `enum:",stored,batched,attached" default:"" help:"Only in this state: stored, batched or attached."`
 }
 
 func (s *selection) query() (url.Values, error) {
 	q := url.Values{}
-	for key, v := range map[string]string{"device": s.Device, "name": s.Name, "state": s.State} {
+	for key, v := range map[string]string{"gateway": s.Gateway, "device": s.Device, "name": s.Name, "state": s.State} {
 		if v != "" {
 			q.Set(key, v)
 		}
@@ -216,7 +217,10 @@ func stream(e *env, cl *client, q url.Values, format string, w io.Writer, progre
 	defer resp.Body.Close() //nolint:errcheck // only read
 	lines := &lineCounter{w: w}
 	if progress && isTerminal(e.stderr) && !(w == e.stdout && isTerminal(e.stdout)) {
-		total := cl.total(e)
+		total := int64(0) // nobody counts what others have
+		if q.Get("gateway") == "" {
+			total = cl.total(e)
+		}
 		if format == "csv" {
 			lines.n = -1 // the header
 		}
