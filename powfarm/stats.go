@@ -52,3 +52,14 @@ func (f *Farm) Stats() Stats {
 	}
 	return s
 }
+
+// Rate returns how many nonces all workers together try per second while they
+// search with the kernel in use; 0 before the first search.
+func (s Stats) Rate() float64 {
+	for _, k := range s.Kernels {
+		if k.Name == s.Kernel && k.Searching > 0 {
+			return float64(k.Tries) / k.Searching.Seconds() * float64(s.Workers)
+		}
+	}
+	return 0
+}
