@@ -29,6 +29,7 @@ import (
 	"github.com/hedgerow-iot/hedgerow/ledger/network"
 	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
 	"github.com/hedgerow-iot/hedgerow/powfarm"
+	"github.com/hedgerow-iot/hedgerow/powfarm/remote"
 )
 
 // A Journal holds the readings. *journal.Journal is one.
@@ -60,14 +61,21 @@ type Farm interface {
 	Stats() powfarm.Stats
 }
 
+// A Remote has workers on other boxes search. *remote.Pool is one.
+type Remote interface {
+	Workers() []remote.Worker
+	Refused() uint64
+}
+
 var (
 	_ Journal = (*journal.Journal)(nil)
 	_ Stage   = (*batching.Stage)(nil)
 	_ Ledger  = (*ledger.Ledger)(nil)
 	_ Farm    = (*powfarm.Farm)(nil)
+	_ Remote  = (*remote.Pool)(nil)
 )
 
-// Sources are the stages that are asked; all but Archive and FrontEnds are
+// Sources are the stages that are asked; all but Remote and FrontEnds are
 // required. Their methods are called concurrently.
 type Sources struct {
 	Journal Journal
@@ -75,6 +83,7 @@ type Sources struct {
 	Ledger  Ledger
 	Farm    Farm
 	Archive Archive // nil: readings of other gateways are not kept
+	Remote  Remote // nil: no worker elsewhere is used
 	// FrontEnds returns the figures of each protocol that is served.
 	FrontEnds func() []FrontEnd
 }
@@ -160,6 +169,9 @@ func New(cfg Config, src Sources, log *slog.Logger) (*Handler, error) {
 	if src.Archive == nil {
 		src.Archive = noArchive{}
 	}
+	if src.Remote == nil {
+		src.Remote = noRemote{}
+	}
 	if src.FrontEnds == nil {
 		src.FrontEnds = func() []FrontEnd { return nil }
 	}
@@ -179,6 +191,7 @@ func New(cfg Config, src Sources, log *slog.Logger) (*Handler, error) {
 		"readings/{name}/{seq}": h.reading,
 		"latest":                h.latest,
 		"blocks":                h.blocks,
+		"workers":               h.workers,
 		"config":                h.config,
 	} {
 		api.Handle(prefix+path, methods{http.MethodGet: answer})

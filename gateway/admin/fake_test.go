@@ -21,6 +21,7 @@ import (
 	"github.com/hedgerow-iot/hedgerow/ledger/network"
 	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
 	"github.com/hedgerow-iot/hedgerow/powfarm"
+	"github.com/hedgerow-iot/hedgerow/powfarm/remote"
 )
 
 // A fakeJournal holds readings with the numbers 1, 2, 3…
@@ -218,6 +219,11 @@ func (a *fakeArchive) Gateways() []string { return []string{"old-1"} }
 func (a *fakeArchive) Stats() archive.Stats {
 	return archive.Stats{Position: uint64(len(a.items)), Alarms: a.alarms}
 }
+
+type fakeRemote []remote.Worker
+
+func (f fakeRemote) Workers() []remote.Worker { return f }
+func (f fakeRemote) Refused() uint64          { return 9 }
 
 // A box is a handler and what it stands on.
 type box struct {

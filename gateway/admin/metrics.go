@@ -13,6 +13,7 @@ import (
 	"github.com/hedgerow-iot/hedgerow/batching/reading"
 	"github.com/hedgerow-iot/hedgerow/ledger"
 	"github.com/hedgerow-iot/hedgerow/powfarm"
+	"github.com/hedgerow-iot/hedgerow/powfarm/remote"
 )
 
 // registry returns what /metrics shows: the stages' figures and those of the
@@ -37,6 +38,8 @@ type figures struct {
 	stage   batching.Stats
 	ledger  ledger.Stats
 	farm    powfarm.Stats
+	workers []remote.Worker
+	refused uint64 // messages of remote proof of work
 	front   []FrontEnd
 	ready   bool
 	clock   reading.Clock
@@ -46,6 +49,7 @@ type figures struct {
 type collector struct {
 	h          *Handler
 	simple     []simple
+	searches   *prometheus.Desc
 	refused    *prometheus.Desc
 	front      []frontMetric
 	priorities []priorityMetric
@@ -124,7 +128,11 @@ func newCollector(h *Handler) *collector {
 			{desc("pow_preemptions_total", "Times that a worker left a search for a more important or an older one."), counter, func(f *figures) float64 { return float64(f.farm.Preempted) }},
 			{desc("pow_withdrawn_total", "Searches ended by their callers: gone, or back with newer parents."), counter, func(f *figures) float64 { return float64(f.farm.Withdrawn) }},
 			{desc("pow_refused_total", "Searches refused because the queue of their priority was full."), counter, func(f *figures) float64 { return float64(f.farm.Refused) }},
+			{desc("pow_remote_workers", "Workers on other boxes that announced themselves lately."), gauge, func(f *figures) float64 { return float64(f.alive()) }},
+			{desc("pow_remote_given_total", "Searches that workers on other boxes were asked for."), counter, func(f *figures) float64 { return float64(f.remote().Given) }},
+			{desc("pow_remote_messages_refused_total", "Messages about remote proof of work that were forged, replayed or garbage."), counter, func(f *figures) float64 { return float64(f.refused) }},
 		},
+		searches: desc("pow_remote_ended_total", "Searches of workers on other boxes that ended, by how.", "end"),
 		priorities: []priorityMetric{
 			{desc("pow_queued", "Blocks whose nonces are searched or wait for a worker.", "priority"), gauge, func(f *powfarm.Stats, p powfarm.Priority) float64 { return float64(f.Queued[p]) }},
 			{desc("pow_queue_age_seconds", "Time since the oldest of them came.", "priority"), gauge, func(f *powfarm.Stats, p powfarm.Priority) float64 { return f.Age[p].Seconds() }},
@@ -156,6 +164,7 @@ func newCollector(h *Handler) *collector {
 func (c *collector) Describe(out chan<- *prometheus.Desc) {
 	out <- c.info
 	out <- c.refused
+	out <- c.searches
 	for _, m := range c.simple {
 		out <- m.desc
 	}
@@ -179,6 +188,13 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	out <- prometheus.MustNewConstMetric(c.info, gauge, 1, c.h.cfg.Version, f.farm.Kernel)
 	for _, m := range c.simple {
 		out <- prometheus.MustNewConstMetric(m.desc, m.kind, m.value(f))
+	}
+	all := f.remote()
+	for end, n := range map[string]uint64{
+		"found": all.Found, "wrong": all.Wrong, "timed_out": all.TimedOut, "lost": all.Lost,
+		"expired": all.Expired, "refused": all.Refused, "cancelled": all.Cancelled,
+	} {
+		out <- prometheus.MustNewConstMetric(c.searches, counter, float64(n), end)
 	}
 	for i := range f.front {
 		fe := &f.front[i]
@@ -217,10 +233,37 @@ func (h *Handler) figures() *figures {
 	f := &figures{
 		journal: h.src.Journal.Stats(), stage: h.src.Stage.Stats(),
 		ledger: h.src.Ledger.Stats(), farm: h.src.Farm.Stats(),
+		workers: h.src.Remote.Workers(), refused: h.src.Remote.Refused(),
 		front: h.src.FrontEnds(), ready: h.src.Stage.Ready() == nil,
 	}
 	_, f.clock = h.cfg.Clock()
 	return f
+}
+
+// alive counts the workers on other boxes that are there.
+func (f *figures) alive() (n int) {
+	for i := range f.workers {
+		if f.workers[i].Alive {
+			n++
+		}
+	}
+	return n
+}
+
+// remote returns the counts of all workers on other boxes together.
+func (f *figures) remote() (sum remote.Worker) {
+	for i := range f.workers {
+		w := &f.workers[i]
+		sum.Given += w.Given
+		sum.Found += w.Found
+		sum.Wrong += w.Wrong
+		sum.TimedOut += w.TimedOut
+		sum.Lost += w.Lost
+		sum.Expired += w.Expired
+		sum.Refused += w.Refused
+		sum.Cancelled += w.Cancelled
+	}
+	return sum
 }
 
 func number(b bool) float64 {

@@ -35,6 +35,7 @@ type (
 		UptimeSeconds int64      `json:"uptimeSeconds"`
 		Readings      counts     `json:"readings"`
 		PoW           pow        `json:"pow"`
+		Workers       []worker   `json:"workers"` // on other boxes
 		FrontEnds     []FrontEnd `json:"frontEnds"`
 		Listeners     []Listener `json:"listeners"`
 	}
@@ -113,6 +114,7 @@ func (h *Handler) status(w http.ResponseWriter, r *http.Request) {
 		UptimeSeconds: int64(time.Since(h.started) / time.Second),
 		Readings:      counts{Kept: js.Readings, Acked: bs.Acked, Refused: bs.Refused, Duplicates: bs.Duplicates, Batches: bs.Batches},
 		PoW:           showPoW(fs),
+		Workers:       h.showWorkers(),
 		FrontEnds:     append([]FrontEnd{}, h.src.FrontEnds()...),
 		Listeners:     []Listener{},
 	}
@@ -128,7 +130,7 @@ func (h *Handler) status(w http.ResponseWriter, r *http.Request) {
 }
 
 func showPoW(s powfarm.Stats) pow {
-	p := pow{Workers: s.Workers, Kernel: s.Kernel}
+	p := pow{Workers: s.Workers, Kernel: s.Kernel, TriesPerSecond: uint64(s.Rate())}
 	for _, n := range s.Queued {
 		p.Queued += n
 	}
@@ -137,9 +139,6 @@ func showPoW(s powfarm.Stats) pow {
 	}
 	for _, k := range s.Kernels {
 		p.Tries += k.Tries
-		if k.Name == s.Kernel && k.Searching > 0 {
-			p.TriesPerSecond = uint64(float64(k.Tries) / k.Searching.Seconds() * float64(s.Workers))
-		}
 	}
 	return p
 }
@@ -174,7 +173,7 @@ func (h *Handler) alarms(bs batching.Stats, quality reading.Clock) []Alarm {
 	if n := h.src.Archive.Stats().Alarms; n > 0 {
 		out = append(out, Alarm{"signed twice", strconv.Itoa(n) + " blocks hold readings that their gateway had signed with the same numbers and other content; its key or a copy of its journal is in use elsewhere"})
 	}
-	if h.src.Farm.Stats().Workers == 0 && bs.Backlog.Stored+bs.Backlog.Batched > 0 {
+	if h.src.Farm.Stats().Workers == 0 && !h.helped() && bs.Backlog.Stored+bs.Backlog.Batched > 0 {
 		out = append(out, Alarm{"powfarm", "readings wait for proof of work and there is no worker"})
 	}
 	if h.cfg.Warnings != nil {
