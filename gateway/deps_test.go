@@ -35,8 +35,8 @@ func edges() map[string]row {
 		sync   = "golang.org/x/sync"
 		crypto = "golang.org/x/crypto"
 		cbor   = "github.com/fxamacker/cbor/v2"
-		nats   = "github.com/nats-io/nats.go"
 		coap   = "github.com/plgd-dev/go-coap/v3"
+		nats   = "github.com/nats-io/nats.go"
 	)
 	return map[string]row{
 		"batching/reading": {"", ""},
@@ -49,7 +49,8 @@ func edges() map[string]row {
 		"ledger/api":     {"ledger ledger/stardust ledger/network", ""},
 		"ledger/peer":    {"ledger ledger/stardust ledger/network", nats + " " + crypto + " " + sync},
 
-		"powfarm": {"powfarm/curl", sys},
+		"powfarm":        {"powfarm/curl", sys},
+		"powfarm/remote": {"powfarm powfarm/curl", nats + " " + crypto},
 
 		"batching/envelope": {"batching/reading ledger/stardust", cbor + " github.com/veraison/go-cose github.com/klauspost/compress " + crypto},
 		"batching":          {"batching/reading batching/envelope ledger/stardust", sync},
@@ -61,13 +62,13 @@ func edges() map[string]row {
 		"protocols/mqtt":    {"protocols protocols/payload batching batching/reading", "github.com/mochi-mqtt/server/v2"},
 		"protocols/coap":    {"protocols protocols/payload batching batching/reading", coap + " " + sync},
 
-		"gateway/admin": {"batching batching/reading batching/journal batching/archive powfarm ledger ledger/stardust ledger/network", "github.com/prometheus/client_golang"},
+		"gateway/admin": {"batching batching/reading batching/journal batching/archive powfarm powfarm/remote ledger ledger/stardust ledger/network", "github.com/prometheus/client_golang"},
 		"gateway": {"gateway/admin protocols protocols/mqtt protocols/coap " +
 			"batching batching/reading batching/journal powfarm " +
 			"ledger ledger/stardust ledger/network ledger/store ledger/api",
 			"github.com/goccy/go-yaml " + sys + " " + sync},
-		"gateway/cmd/hedgerow": {"gateway batching batching/reading ledger ledger/stardust ledger/network ledger/store powfarm/curl",
-			"github.com/alecthomas/kong " + sync + " " + sys},
+		"gateway/cmd/hedgerow": {"gateway batching batching/reading ledger ledger/stardust ledger/network ledger/store powfarm powfarm/curl powfarm/remote",
+			"github.com/alecthomas/kong " + nats + " " + sync + " " + sys},
 	}
 }
 

@@ -49,3 +49,9 @@ func ReadIdentity(from string) (ed25519.PrivateKey, error) {
 	}
 	return readIdentity(s)
 }
+
+// MakeIdentity reads the private identity key at path, or makes one there, with
+// its public half beside it, when there is no file; made tells which.
+func MakeIdentity(path string) (key ed25519.PrivateKey, made bool, err error) {
+	return identity(Secret{"file", path}, false)
+}

@@ -83,7 +83,7 @@ type Sources struct {
 	Ledger  Ledger
 	Farm    Farm
 	Archive Archive // nil: readings of other gateways are not kept
-	Remote  Remote // nil: no worker elsewhere is used
+	Remote  Remote  // nil: no worker elsewhere is used
 	// FrontEnds returns the figures of each protocol that is served.
 	FrontEnds func() []FrontEnd
 }

@@ -37,6 +37,7 @@ type cli struct {
 	Readings readingsCmd `cmd:"" help:"List or export stored readings."`
 	Join     joinCmd     `cmd:"" help:"Make this gateway a member of a network, or take its next epoch."`
 	Network  networkCmd  `cmd:"" help:"Write, change, sign and show network files."`
+	Worker   workerCmd   `cmd:"" help:"Search proof of work for gateways on other boxes."`
 	Bench    benchCmd    `cmd:"" help:"Measure what this machine can hold."`
 	Health   healthCmd   `cmd:"" help:"Ask a running gateway whether it can acknowledge a reading now."`
 	Version  versionCmd  `cmd:"" help:"Print the version."`
