@@ -359,3 +359,23 @@ func TestLostConnectionIsAnErrorThatPasses(t *testing.T) {
 		}
 	})
 }
+
+func TestAfterALongTimeWithoutConnectionAWorkerIsFoundAgain(t *testing.T) {
+	inSite(t, func(t *testing.T, s *site) {
+		b := s.worker("w", &honest{}, 1e6, "g")
+		g := s.gateway("g", 0, "w")
+		s.heard()
+		s.down()
+		time.Sleep(10 * time.Hour)
+		if w := g.seen("w"); w.Alive {
+			t.Errorf("after ten hours the worker is shown as %+v", w)
+		}
+		if n, err := b.conn.Buffered(); err != nil || n > 0 {
+			t.Errorf("%d bytes of old hellos are kept for later, %v", n, err)
+		}
+		s.up()
+		time.Sleep(reconnect)
+		s.heard()
+		g.prove(absent{}, 1, few).wantFound(t)
+	})
+}

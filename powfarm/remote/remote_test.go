@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -36,26 +37,39 @@ func peer(name string) Peer { return Peer{name, publicOf(key(name))} }
 // fake time.
 type site struct {
 	*testing.T
-	nats *server.Server
+	nats atomic.Pointer[server.Server]
 }
 
 func inSite(t *testing.T, test func(t *testing.T, s *site)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		ns, err := server.NewServer(&server.Options{ServerName: "site", DontListen: true, NoSigs: true, NoLog: true})
-		if err != nil {
-			t.Fatal(err)
-		}
-		ns.Start()
-		s := &site{t, ns}
+		s := &site{T: t}
+		s.up()
 		t.Cleanup(s.down)
 		test(t, s)
 	})
 }
 
+// reconnect is how long clients wait between attempts.
+const reconnect = 10 * time.Second
+
+// up starts a server, at which those connect that were at the one before.
+func (s *site) up() {
+	s.Helper()
+	ns, err := server.NewServer(&server.Options{ServerName: "site", DontListen: true, NoSigs: true, NoLog: true})
+	if err != nil {
+		s.Fatal(err)
+	}
+	ns.Start()
+	s.nats.Store(ns)
+}
+
+// InProcessConn is how clients connect.
+func (s *site) InProcessConn() (net.Conn, error) { return s.nats.Load().InProcessConn() }
+
 func (s *site) down() {
-	s.nats.Shutdown()
-	s.nats.WaitForShutdown()
+	s.nats.Load().Shutdown()
+	s.nats.Load().WaitForShutdown()
 }
 
 // heard returns after the next hello of every worker has come.
@@ -66,7 +80,7 @@ func (s *site) heard() {
 
 func (s *site) connect() *nats.Conn {
 	s.Helper()
-	c, err := nats.Connect("", nats.InProcessServer(s.nats), nats.MaxReconnects(-1))
+	c, err := nats.Connect("", nats.InProcessServer(s), nats.MaxReconnects(-1), nats.CustomReconnectDelay(func(int) time.Duration { return reconnect }))
 	if err != nil {
 		s.Fatal(err)
 	}

@@ -253,6 +253,9 @@ func (p *Pool) give(s *search, e *entry, now time.Time) {
 // send signs and sends what one worker shall do. What does not arrive is found
 // out by its silence.
 func (p *Pool) send(subject, reply string, to Key, body []byte) {
+	if !p.conn.IsConnected() {
+		return // NATS would keep it for later, when it is worth nothing
+	}
 	msg := &nats.Msg{Subject: subject, Reply: reply, Data: sign(p.cfg.Key, p.cfg.Genesis, to, body)}
 	if err := p.conn.PublishMsg(msg); err != nil {
 		p.log.Debug("message not sent", "subject", subject, "err", err)

@@ -218,7 +218,12 @@ func (s *Server) hello(now time.Time, leaving bool) {
 	s.publish(helloSubject(s.prefix), Key{}, appendHello(s.self, &h))
 }
 
+// publish sends unless there is no connection: NATS would keep it all for later,
+// when it is worth nothing.
 func (s *Server) publish(subject string, to Key, body []byte) {
+	if !s.conn.IsConnected() {
+		return
+	}
 	if err := s.conn.Publish(subject, sign(s.cfg.Key, s.cfg.Genesis, to, body)); err != nil {
 		s.log.Debug("message not sent", "subject", subject, "err", err)
 	}
