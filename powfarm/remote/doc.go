@@ -49,6 +49,9 @@
 //	pow.ID                 searches and cancellations for worker ID
 //	inbox.ID.pow.REQUEST   the answer for gateway ID
 //
+// The last is the reply subject of the search, so that a worker that may
+// publish hellos, hear its own subject and reply needs no other right.
+//
 // No clock is trusted. A worker's hello carries a stamp that grows; a search
 // names the stamp it answers to, which must be one of the last few, and its
 // own random number, which must be new. So a recorded request works once, or

@@ -8,6 +8,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
+
 	"github.com/hedgerow-iot/hedgerow/powfarm"
 	"github.com/hedgerow-iot/hedgerow/powfarm/curl"
 )
@@ -375,6 +377,34 @@ func TestAfterALongTimeWithoutConnectionAWorkerIsFoundAgain(t *testing.T) {
 		}
 		s.up()
 		time.Sleep(reconnect)
+		s.heard()
+		g.prove(absent{}, 1, few).wantFound(t)
+	})
+}
+
+// The rights that package doc and deployments count on.
+func TestAWorkerNeedsRightsToFewSubjects(t *testing.T) {
+	inSite(t, func(t *testing.T, s *site) {
+		s.down()
+		of := func(publish, subscribe string, answers bool) *server.Permissions {
+			p := &server.Permissions{
+				Publish:   &server.SubjectPermission{Allow: []string{Prefix(genesis) + publish}},
+				Subscribe: &server.SubjectPermission{Allow: []string{Prefix(genesis) + subscribe, Prefix(genesis) + ".pow.hello"}},
+			}
+			if answers {
+				p.Response = &server.ResponsePermission{MaxMsgs: 1, Expires: time.Minute}
+			}
+			return p
+		}
+		s.users = []*server.User{
+			{Username: "w", Permissions: of(".pow.hello", ".pow."+peer("w").Key.id(), true)},
+			{Username: "g", Permissions: of(".pow.*", ".inbox."+peer("g").Key.id()+".>", false)},
+		}
+		s.up()
+		s.as = "w"
+		s.worker("w", &honest{}, 1e6, "g")
+		s.as = "g"
+		g := s.gateway("g", 0, "w")
 		s.heard()
 		g.prove(absent{}, 1, few).wantFound(t)
 	})

@@ -37,7 +37,9 @@ func peer(name string) Peer { return Peer{name, publicOf(key(name))} }
 // fake time.
 type site struct {
 	*testing.T
-	nats atomic.Pointer[server.Server]
+	nats  atomic.Pointer[server.Server]
+	users []*server.User // who may what; nil: everybody everything
+	as    string         // the user that connects next
 }
 
 func inSite(t *testing.T, test func(t *testing.T, s *site)) {
@@ -56,7 +58,7 @@ const reconnect = 10 * time.Second
 // up starts a server, at which those connect that were at the one before.
 func (s *site) up() {
 	s.Helper()
-	ns, err := server.NewServer(&server.Options{ServerName: "site", DontListen: true, NoSigs: true, NoLog: true})
+	ns, err := server.NewServer(&server.Options{ServerName: "site", DontListen: true, NoSigs: true, NoLog: true, Users: s.users})
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -80,7 +82,7 @@ func (s *site) heard() {
 
 func (s *site) connect() *nats.Conn {
 	s.Helper()
-	c, err := nats.Connect("", nats.InProcessServer(s), nats.MaxReconnects(-1), nats.CustomReconnectDelay(func(int) time.Duration { return reconnect }))
+	c, err := nats.Connect("", nats.InProcessServer(s), nats.UserInfo(s.as, ""), nats.MaxReconnects(-1), nats.CustomReconnectDelay(func(int) time.Duration { return reconnect }))
 	if err != nil {
 		s.Fatal(err)
 	}
