@@ -15,11 +15,14 @@ import (
 // Check reads the whole store and returns nil if it agrees with itself: every
 // block hashes to its id and has its parents before it, every index lists
 // exactly the blocks it should, marks point at stored blocks and do not
-// overlap, tips have no children. What stands on a [Shelf] is its owner's to
-// check. The error wraps ErrDamaged, or is that of
+// overlap, tips have no children, and the files' checksums fit. What stands on a
+// [Shelf] is its owner's to check. The error wraps ErrDamaged, or is that of
 // ctx. It may run beside everything else, takes about 32 bytes of memory per
 // block, and sees the store of one moment.
 func (s *Store) Check(ctx context.Context) error {
+	if err := checkSums(s.db); err != nil {
+		return fmt.Errorf("check ledger store: %w", err)
+	}
 	err := s.db.View(func(txn *badger.Txn) error {
 		c := checker{
 			stopped: func() error { return context.Cause(ctx) },

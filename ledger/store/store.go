@@ -40,6 +40,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -81,6 +82,10 @@ type Options struct {
 	// MaxDisk is what the store may occupy, in bytes, before Commit answers
 	// ErrBusy; it may be passed by some MiB. No limit.
 	MaxDisk int64
+	// Still keeps the store from compacting its tables, for one that is only
+	// read: compaction would write what is damaged anew, with checksums that
+	// fit.
+	Still bool
 	// Log takes badger's messages too. Discards.
 	Log *slog.Logger
 
@@ -121,7 +126,11 @@ func Open(dir string, opt Options) (*Store, error) {
 		return nil, fmt.Errorf("open ledger store %s: %w", dir, err)
 	}
 	s := &Store{guard: g, commit: (*badger.Txn).Commit}
-	db, err := openBadger(badgerOptions(dir, logger{log, &s.failed}))
+	o := badgerOptions(dir, logger{log, &s.failed})
+	if opt.Still {
+		o = still(o)
+	}
+	db, err := openBadger(o)
 	if err != nil {
 		return nil, fmt.Errorf("open ledger store %s: %w", dir, err)
 	}
@@ -186,6 +195,11 @@ func badgerOptions(dir string, log badger.Logger) badger.Options {
 		WithCompression(options.None).
 		WithMetricsEnabled(false).WithDetectConflicts(false).
 		WithLogger(log)
+}
+
+// still turns compaction off, and waiting for it.
+func still(o badger.Options) badger.Options {
+	return o.WithNumCompactors(0).WithNumLevelZeroTablesStall(math.MaxInt)
 }
 
 // start checks the format and finds the last block.
