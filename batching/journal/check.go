@@ -13,33 +13,68 @@ import (
 )
 
 // Check reads the whole journal and returns nil when every group decodes,
-// their numbers have no gap but those that SkipTo made, and the indexes say
-// what the groups say. The error wraps [ErrCorrupt] and names the first
-// difference. Nothing is indexed or dropped meanwhile; Append waits while the
-// head is read, and again if it is full.
+// their numbers have no gap but those that SkipTo made, the indexes say what
+// the groups say, and the files' checksums fit. The error wraps [ErrCorrupt]
+// and names the first difference.
+//
+// Nothing is indexed or dropped meanwhile, so the head fills; Append waits
+// while the head is read. When what is appended fills the head to three
+// quarters, Check gives way and the error wraps [batching.ErrBusy].
 func (j *Journal) Check(ctx context.Context) error {
 	j.life.RLock() // before indexMu, as everybody takes them
 	defer j.life.RUnlock()
-	j.appendMu.Lock()
-	j.indexMu.Lock()
-	defer j.indexMu.Unlock()
-	c := &checker{ctx: ctx, last: make(map[series]entry)}
-	j.mu.RLock()
-	closed := j.closed
-	c.first, c.indexed, c.segments = j.first, j.checkpoint.next, j.segments
-	j.mu.RUnlock()
-	var err error
-	if closed {
-		err = batching.ErrClosed
-	} else {
-		err = j.checkHead(c.indexed)
+	c, err := j.startCheck(ctx)
+	if c != nil {
+		defer j.indexMu.Unlock()
 	}
-	j.appendMu.Unlock()
+	if err == nil {
+		err = checkSums(j.db)
+	}
 	if err == nil {
 		err = j.db.View(c.check)
 	}
 	if err != nil {
 		return fmt.Errorf("check journal: %w", err)
+	}
+	return nil
+}
+
+// startCheck checks the head, which nobody appends to meanwhile, and returns a
+// checker of what the store had at that moment. It leaves indexMu locked if
+// the checker is not nil.
+func (j *Journal) startCheck(ctx context.Context) (*checker, error) {
+	j.appendMu.Lock()
+	defer j.appendMu.Unlock()
+	j.mu.RLock()
+	closed := j.closed
+	j.mu.RUnlock()
+	if closed {
+		return nil, batching.ErrClosed
+	}
+	j.indexMu.Lock()
+	before := j.head.used()
+	c := &checker{last: make(map[series]entry), stopped: func() error {
+		if n := j.head.used(); n > before && n > headBytes/4*3 {
+			return fmt.Errorf("%w: readings come in too fast to keep the indexes waiting", batching.ErrBusy)
+		}
+		return ctx.Err()
+	}}
+	j.mu.RLock()
+	c.first, c.indexed, c.segments = j.first, j.checkpoint.next, j.segments
+	j.mu.RUnlock()
+	return c, j.checkHead(c.indexed)
+}
+
+// checkSums holds all blocks of all tables against their checksums, which
+// badger does not do when it reads them.
+func checkSums(db *badger.DB) (err error) {
+	defer func() {
+		if p := recover(); p != nil { // badger, of a block whose end is damaged
+			err = bad("%v", p)
+		}
+	}()
+	if err := db.VerifyChecksum(); err != nil {
+		return fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
 	return nil
 }
@@ -61,7 +96,7 @@ func (j *Journal) checkHead(indexed uint64) error {
 }
 
 type checker struct {
-	ctx            context.Context
+	stopped        func() error // why Check shall end, or nil
 	first, indexed uint64
 	segments       []segment
 	last           map[series]entry // newest indexed
@@ -87,7 +122,7 @@ func (c *checker) check(txn *badger.Txn) error {
 	}
 	return scan(txn, []byte{prefixWindow}, func(key, value []byte) error {
 		_, err := decodeWindow(key, value)
-		return errors.Join(err, c.ctx.Err())
+		return errors.Join(err, c.stopped())
 	})
 }
 
@@ -96,7 +131,7 @@ func (c *checker) groups(txn *badger.Txn) error {
 	pos, left := c.first, c.segments
 	t := newTail(pos)
 	err := groupsFrom(txn, 0, func(g *group, size int) error {
-		if err := c.ctx.Err(); err != nil {
+		if err := c.stopped(); err != nil {
 			return err
 		}
 		if g.first >= c.indexed { // left by a flush that was cut off
@@ -195,7 +230,7 @@ func (c *checker) chunkKeys(txn *badger.Txn) error {
 		if start.seq < c.indexed { // above: left by a flush that was cut off
 			found++
 		}
-		return c.ctx.Err()
+		return c.stopped()
 	})
 	if err == nil && found != c.chunks {
 		err = bad("%d index chunks, groups make %d", found, c.chunks)
@@ -218,7 +253,7 @@ func (c *checker) lasts(txn *badger.Txn) error {
 		if e != want && e.seq < c.indexed {
 			return bad("last value of %q %q is %d, groups make %d", s.device, s.name, e.seq, want.seq)
 		}
-		return c.ctx.Err()
+		return c.stopped()
 	})
 	if err == nil && found != len(c.last) {
 		err = bad("%d of %d series have a last value", found, len(c.last))
