@@ -127,7 +127,7 @@ func (s *stages) handler(g *Gateway) (http.Handler, error) {
 		Clock:     newClock(),
 	}, admin.Sources{
 		Journal: s.journal, Stage: s.batching, Ledger: s.ledger, Farm: s.farm,
-		FrontEnds: s.frontEnds,
+		FrontEnds: s.frontEnds, CheckJournal: s.journal, CheckLedger: g.stores.ledger,
 	}, g.log.With("stage", "admin"))
 	if err != nil {
 		return nil, err

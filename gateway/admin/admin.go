@@ -75,8 +75,8 @@ var (
 	_ Remote  = (*remote.Pool)(nil)
 )
 
-// Sources are the stages that are asked; all but Remote and FrontEnds are
-// required. Their methods are called concurrently.
+// Sources are the stages that are asked; all but the last four are required.
+// Their methods are called concurrently.
 type Sources struct {
 	Journal Journal
 	Stage   Stage
@@ -86,6 +86,9 @@ type Sources struct {
 	Remote  Remote  // nil: no worker elsewhere is used
 	// FrontEnds returns the figures of each protocol that is served.
 	FrontEnds func() []FrontEnd
+	// CheckJournal and CheckLedger read the stores whole for POST check, one
+	// at a time; nil for both: there is no such route.
+	CheckJournal, CheckLedger Checker
 }
 
 // A FrontEnd is what one protocol has counted since the start.
@@ -144,6 +147,8 @@ type Handler struct {
 	mux     *http.ServeMux
 	digest  digests
 	exports chan struct{} // a token per stream in progress
+	// checking holds a token while the stores are checked.
+	checking chan struct{}
 }
 
 const minToken = 16
@@ -178,7 +183,7 @@ func New(cfg Config, src Sources, log *slog.Logger) (*Handler, error) {
 	h := &Handler{
 		cfg: cfg, src: src, log: log, started: time.Now(),
 		guard: newGuard(cfg.Token, time.Now), mux: http.NewServeMux(),
-		exports: make(chan struct{}, maxExports),
+		exports: make(chan struct{}, maxExports), checking: make(chan struct{}, 1),
 	}
 	registry, err := h.registry()
 	if err != nil {
@@ -195,6 +200,9 @@ func New(cfg Config, src Sources, log *slog.Logger) (*Handler, error) {
 		"config":                h.config,
 	} {
 		api.Handle(prefix+path, methods{http.MethodGet: answer})
+	}
+	if src.CheckJournal != nil && src.CheckLedger != nil {
+		api.Handle(prefix+"check", methods{http.MethodPost: h.check})
 	}
 	api.HandleFunc("/", notFound)
 	h.mux.Handle(prefix, h.guard.require(api))

@@ -168,7 +168,7 @@ func TestStatusOfANetworkOfOne(t *testing.T) {
 	}
 	for field, want := range map[string]string{
 		"name": `"barn-7"`, "version": `"1.2.3"`, "network": `"hedgerow-test"`, "epoch": `0`,
-		"quorum": `{"needed":1,"up":1}`, "lastMilestone": `null`,
+		"quorum": `{"members":1,"needed":1,"up":1,"weight":1}`, "lastMilestone": `null`,
 		"replica": `{"blocks":3,"digest":"0x03` + strings.Repeat("00", 31) + `","held":1,"tips":2}`,
 		"backlog": `{"approved":0,"attached":5,"batched":3,"confirmed":0,"stored":2}`,
 		"peers":   `[]`, "disk": `{"free":1073741824,"journal":4096}`,

@@ -3,8 +3,11 @@ package admin
 import (
 	"encoding/json"
 	"errors"
+	"maps"
 	"net/http"
+	"slices"
 	"strconv"
+	"strings"
 )
 
 // writeJSON writes v, which must be one that encodes.
@@ -54,6 +57,8 @@ func (m methods) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h(w, r)
 		return
 	}
-	w.Header().Set("Allow", "GET, HEAD")
-	writeError(w, http.StatusMethodNotAllowed, "method "+r.Method+" not allowed here, only GET")
+	allowed := strings.Join(slices.Sorted(maps.Keys(m)), ", ")
+	allow := strings.Replace(allowed, http.MethodGet, "GET, HEAD", 1)
+	w.Header().Set("Allow", allow)
+	writeError(w, http.StatusMethodNotAllowed, "method "+r.Method+" not allowed here, only "+allowed)
 }

@@ -40,8 +40,10 @@ type (
 		Listeners     []Listener `json:"listeners"`
 	}
 	quorum struct {
-		Needed uint64 `json:"needed"` // weight
-		Up     uint64 `json:"up"`
+		Needed  uint64 `json:"needed"` // weight
+		Up      uint64 `json:"up"`
+		Weight  uint64 `json:"weight"`  // of all members
+		Members int    `json:"members"` // gateways of the network
 	}
 	replica struct {
 		Blocks uint64 `json:"blocks"`
@@ -146,8 +148,9 @@ func showPoW(s powfarm.Stats) pow {
 // quorum returns the weights of the network: this gateway is the one that is
 // up, since nothing connects it to others.
 func (h *Handler) quorum() quorum {
-	q := quorum{Needed: h.cfg.Network.Quorum()}
-	for _, g := range h.cfg.Network.Gateways {
+	n := h.cfg.Network
+	q := quorum{Needed: n.Quorum(), Weight: n.Weight(), Members: len(n.Gateways)}
+	for _, g := range n.Gateways {
 		if g.Name == h.cfg.Name {
 			q.Up = uint64(g.Weight)
 		}
