@@ -39,7 +39,7 @@ func openHome(cfg *Config, log *slog.Logger) (_ *home, err error) {
 			_ = h.lock.Close()
 		}
 	}()
-	if err := joinDone(dir); err != nil {
+	if err := errors.Join(joinDone(dir), repairDone(dir)); err != nil {
 		return nil, err
 	}
 	var made bool

@@ -10,9 +10,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/hedgerow-iot/hedgerow/ledger"
 	"github.com/hedgerow-iot/hedgerow/ledger/network"
-	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
 	"github.com/hedgerow-iot/hedgerow/ledger/store"
 )
 
@@ -52,6 +50,9 @@ func Join(cfg Config, path string, log *slog.Logger) (_ *Joined, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, lock.Close()) }()
+	if err := repairDone(dir); err != nil {
+		return nil, err
+	}
 	f, err := network.Load(path)
 	if err != nil {
 		return nil, err
@@ -189,35 +190,12 @@ func move(from, to string) error {
 
 // carry makes a ledger that holds the marks of another one and nothing else.
 // They name the genesis: the blocks are in the archive.
-func (j *joining) carry(from, to string) (err error) {
-	opt := store.Options{Reserve: 1, Log: j.log}
-	old, err := store.Open(from, opt)
+func (j *joining) carry(from, to string) error {
+	runs, err := store.ReadRuns(from, j.log)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, old.Close()) }()
-	var runs [][2]uint64
-	if err := old.Marks(0, func(run [2]uint64, _ stardust.BlockID) bool {
-		if n := len(runs); n > 0 && runs[n-1][1]+1 == run[0] {
-			runs[n-1][1] = run[1]
-		} else {
-			runs = append(runs, run)
-		}
-		return true
-	}); err != nil {
-		return err
-	}
-	s, err := store.Open(to, opt)
-	if err != nil {
-		return err
-	}
-	const most = 4096 // runs that one transaction takes
-	for len(runs) > 0 && err == nil {
-		n := min(most, len(runs))
-		err = s.Commit([]ledger.Entry{{ID: stardust.GenesisID, Runs: runs[:n]}}, nil)
-		runs = runs[n:]
-	}
-	return errors.Join(err, s.Close())
+	return store.CreateWithRuns(to, runs, j.log)
 }
 
 // readOnly takes the right to write from the files of a directory.

@@ -64,7 +64,7 @@ func OpenOffline(cfg Config, log *slog.Logger) (_ *Offline, err error) {
 	if o.lock, err = lockDir(dir); err != nil {
 		return nil, err
 	}
-	if err = joinDone(dir); err != nil {
+	if err = errors.Join(joinDone(dir), repairDone(dir)); err != nil {
 		return nil, err
 	}
 	if o.stores, err = openStores(&cfg, log); err != nil {

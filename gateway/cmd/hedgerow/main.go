@@ -38,6 +38,9 @@ type cli struct {
 	Join     joinCmd     `cmd:"" help:"Make this gateway a member of a network, or take its next epoch."`
 	Network  networkCmd  `cmd:"" help:"Write, change, sign and show network files."`
 	Worker   workerCmd   `cmd:"" help:"Search proof of work for gateways on other boxes."`
+	Status   statusCmd   `cmd:"" help:"Show how a running gateway is."`
+	Doctor   doctorCmd   `cmd:"" help:"Examine clock, disk, ports, keys and stores; says what to do."`
+	Fsck     fsckCmd     `cmd:"" hidden:""`
 	Bench    benchCmd    `cmd:"" help:"Measure what this machine can hold."`
 	Health   healthCmd   `cmd:"" help:"Ask a running gateway whether it can acknowledge a reading now."`
 	Version  versionCmd  `cmd:"" help:"Print the version."`

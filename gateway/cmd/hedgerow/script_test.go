@@ -49,6 +49,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits":   exits,
+			"serves":  serves,
 			"await":   await,
 			"publish": publish,
 			"put":     put,
@@ -87,6 +88,28 @@ func await(ts *testscript.TestScript, _ bool, args []string) {
 		case <-tick.C:
 		case <-deadline:
 			ts.Fatalf("%v does not print %q within 30 s", args[1:], args[0])
+		}
+	}
+}
+
+// serves DIR: sooner or later the API of the sandbox answers, ready or not.
+func serves(ts *testscript.TestScript, _ bool, args []string) {
+	deadline := time.After(30 * time.Second)
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		var api struct{ Address string }
+		b, err := os.ReadFile(ts.MkAbs(filepath.Join(args[0], "api.json")))
+		if err == nil && json.Unmarshal(b, &api) == nil {
+			if resp, err := http.Get("http://" + api.Address + "/ready"); err == nil {
+				_ = resp.Body.Close()
+				return
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-deadline:
+			ts.Fatalf("nothing answers for %s within 30 s", args[0])
 		}
 	}
 }

@@ -1,0 +1,68 @@
+package main
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/hedgerow-iot/hedgerow/gateway"
+)
+
+// Peers and workers are printed when the gateway tells of them, and nothing
+// that they are called steers the terminal.
+func TestStatusShowsPeersWorkersAndAlarms(t *testing.T) {
+	var s gatewayStatus
+	if err := json.Unmarshal([]byte(`{"name":"barn-7","ready":false,"notReady":"disk full",
+		"lastMilestone":{"index":912,"id":"0x00112233445566778899","timestamp":1790000000},
+		"peers":[{"name":"silo","key":"0xaabbccddeeff00112233","up":true,"blocks":12,"lag":0,"score":3,"refused":1},
+			{"name":"mill\u001b[2J","key":"0x1","up":false,"blocks":1,"lag":"2s","lastSeen":"2026-11-22T10:15:04Z"}],
+		"workers":[{"name":"box-2","alive":true,"triesPerSecond":2500000,"found":4,"wrong":1},{"name":"box-3","alive":false}],
+		"alarms":[{"name":"clock","text":"the clock is not set"}]}`), &s); err != nil {
+		t.Fatal(err)
+	}
+	for _, colours := range []bool{false, true} {
+		var b strings.Builder
+		if err := printStatus(&b, &s, colours); err != nil {
+			t.Fatal(err)
+		}
+		text := b.String()
+		if strings.Contains(text, "\x1b[31m") != colours || strings.Contains(text, "\x1b[2J") {
+			t.Errorf("with colours %v: %q", colours, text)
+		}
+		if colours {
+			continue
+		}
+		at := 0
+		for _, want := range []string{
+			"barn-7 is not ready: disk full\n", "milestone      912, 0x0011223344…\n",
+			"peers          silo (0xaabbccddee…) up, 12 blocks, lag 0, score 3, 1 refused\n",
+			"\n                 mill\uFFFD[2J (0x1) down since 2026-11-22T10:15:04Z, 1 block, lag 2s, score unknown, 0 refused\n",
+			"workers        box-2 alive, 2.5 million tries/s, 4 found, 1 wrong\n",
+			"box-3 silent, no speed measured yet, 0 found, 0 wrong\n", "alarm clock: the clock is not set\n",
+		} {
+			i := strings.Index(text[at:], want)
+			if i < 0 {
+				t.Fatalf("%q does not follow in\n%s", want, text)
+			}
+			at += i
+		}
+	}
+}
+
+func TestFindingsHaveALineEachAndAdviceBelow(t *testing.T) {
+	fs := []gateway.Finding{
+		{Check: "disk_speed", Verdict: gateway.VerdictOK, Found: "fast\x1b[2J"},
+		{Check: "clock", Verdict: gateway.VerdictBad, Found: "1970", Advice: "set it"},
+	}
+	var plainText, coloured strings.Builder
+	if err := printFindings(&plainText, fs, false); err != nil {
+		t.Fatal(err)
+	}
+	want := "ok    disk speed    fast\uFFFD[2J\nbad   clock         1970\n                    set it\n\n1 ok, 0 warn, 1 bad\n"
+	if plainText.String() != want {
+		t.Errorf("got\n%s\nwant\n%s", plainText.String(), want)
+	}
+	if err := printFindings(&coloured, fs, true); err != nil || !strings.Contains(coloured.String(), "\x1b[31mbad  \x1b[0m clock") {
+		t.Errorf("with colours: %q, %v", coloured.String(), err)
+	}
+}

@@ -1,0 +1,153 @@
+package gateway
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/hedgerow-iot/hedgerow/gateway/admin"
+)
+
+// askTime is how long a gateway that runs may take to say how it is.
+const askTime = 10 * time.Second
+
+// A runningStatus is the part of a gateway's status that a doctor heeds.
+type runningStatus struct {
+	Ready     bool
+	NotReady  string
+	Listeners []admin.Listener
+}
+
+func (d *Doctor) askStatus(ctx context.Context, b *box) (*runningStatus, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	var s runningStatus
+	return &s, b.ask(ctx, http.MethodGet, "status", &s)
+}
+
+// ask sends a request to the gateway's admin API and decodes the answer.
+func (b *box) ask(ctx context.Context, method, route string, into any) error {
+	req, err := http.NewRequestWithContext(ctx, method, "http://"+b.address+"/api/hedgerow/v1/"+route, nil)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Authorization", "Bearer "+b.token)
+	c := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := c.Do(req)
+	if err != nil {
+		return fmt.Errorf("does not answer: %w", err)
+	}
+	defer resp.Body.Close() //nolint:errcheck // read only
+	text, err := io.ReadAll(io.LimitReader(resp.Body, 4<<20))
+	if err != nil {
+		return fmt.Errorf("does not answer: %w", err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		var answer struct {
+			Error struct{ Message string }
+		}
+		_ = json.Unmarshal(text, &answer) // the status says enough
+		return fmt.Errorf("answers %s: %s", resp.Status, short(answer.Error.Message))
+	}
+	if err := json.Unmarshal(text, into); err != nil {
+		return fmt.Errorf("answers what is no status: %w", err)
+	}
+	return nil
+}
+
+// runningStores has the gateway check its stores while it works.
+func (d *Doctor) runningStores(ctx context.Context, b *box) []Finding {
+	if b.status == nil {
+		return uncheckedStores("the gateway holds them and could not be asked", "stop it and ask again")
+	}
+	var answer struct{ Stores []admin.StoreCheck }
+	if err := b.ask(ctx, http.MethodPost, "check", &answer); err != nil {
+		return uncheckedStores("the gateway holds them and "+err.Error(), "ask again later, or stop it before")
+	}
+	var all []Finding
+	for _, s := range answer.Stores {
+		f := Finding{Check: s.Store, Verdict: VerdictOK, Found: fmt.Sprintf("the gateway read it whole and in order in %.1f s", s.Seconds)}
+		switch s.Result {
+		case admin.CheckDamaged:
+			f.Verdict, f.Found, f.Store = VerdictBad, short(s.Error), true
+			f.Advice = "stop the gateway and ask again: what is on the disk decides"
+		case admin.CheckUnchecked:
+			f.Verdict, f.Found = VerdictWarn, "not checked: "+short(s.Error)
+			f.Advice = "ask again when fewer readings come in, or stop the gateway before"
+		}
+		all = append(all, f)
+	}
+	return all
+}
+
+// listeners looks whether each address of the configuration can be listened
+// on, or is served by the gateway that runs.
+func (d *Doctor) listeners(_ context.Context, b *box) []Finding {
+	if b.address != "" {
+		return b.served()
+	}
+	if b.pid != 0 {
+		return nil // who knows whose they are
+	}
+	var all []Finding
+	for _, l := range d.Config.listens() {
+		protocol, _, _ := strings.Cut(l.key, ".")
+		f := Finding{Check: "listener", Verdict: VerdictOK, Found: l.key + " " + l.address + " is free"}
+		err := tryListen(l.network, l.address)
+		if _, ok := freePort(&d.Config, l.address, err); ok {
+			f.Verdict, f.Found = VerdictWarn, l.key+" "+l.address+" is taken"
+			f.Advice = "the sandbox takes another port and says which"
+		} else if err != nil {
+			f.Verdict, f.Found = VerdictBad, listenError(protocol, l.address, err).Error()
+			f.Advice = "stop the other program, or change " + l.key
+		}
+		all = append(all, f)
+	}
+	return all
+}
+
+// tryListen listens on the address for a moment.
+func tryListen(network, address string) error {
+	if network == "udp" {
+		c, err := net.ListenPacket("udp", address)
+		if err != nil {
+			return err
+		}
+		return c.Close()
+	}
+	l, err := net.Listen(network, address)
+	if err != nil {
+		return err
+	}
+	return l.Close()
+}
+
+// served looks whether the gateway answers on what it says that it listens on.
+// Datagrams have no connection to try: its word counts for them.
+func (b *box) served() []Finding {
+	if b.status == nil {
+		return nil
+	}
+	var all []Finding
+	if !b.status.Ready {
+		all = append(all, Finding{"ready", VerdictBad, "readings are refused: " + short(b.status.NotReady), "remove the cause; intake goes on by itself", false})
+	}
+	for _, l := range b.status.Listeners {
+		f := Finding{Check: "listener", Verdict: VerdictOK, Found: l.Protocol + " " + l.Address + " is served by the gateway"}
+		if l.Protocol != "coap" {
+			c, err := net.DialTimeout("tcp", reachable(l.Address), askTime)
+			if err != nil {
+				f.Verdict, f.Found, f.Advice = VerdictBad, fmt.Sprintf("%s %s is not served: %v", l.Protocol, l.Address, err), "restart the gateway"
+			} else {
+				_ = c.Close()
+			}
+		}
+		all = append(all, f)
+	}
+	return all
+}
