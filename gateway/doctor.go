@@ -47,6 +47,7 @@ type Doctor struct {
 // A box is what Examine knows of the gateway before it looks closer.
 type box struct {
 	address string   // of the API; empty: no gateway runs
+	unseen  bool     // this user may not look into the data directory
 	pid     int      // of the process that holds the data directory; 0: none
 	lock    *os.File // of the data directory; nil: others hold it, or there is none
 	refused error    // why the lock could not be taken though nobody holds it
@@ -71,7 +72,10 @@ func (d *Doctor) Examine(ctx context.Context) []Finding {
 	} {
 		all = append(all, check(ctx, b)...)
 	}
-	if err != nil {
+	switch {
+	case err != nil && b.unseen:
+		all = append(all, Finding{"gateway", VerdictBad, "nobody but its user sees whether it runs; who is asked at " + b.address + " " + err.Error(), "ask as the gateway's user", false})
+	case err != nil:
 		all = append(all, Finding{"gateway", VerdictBad, "it runs, but " + err.Error(), "look at its log; restart it", false})
 	}
 	return all
@@ -82,7 +86,9 @@ func (d *Doctor) Examine(ctx context.Context) []Finding {
 func (d *Doctor) look(ctx context.Context) (*box, error) {
 	b := &box{}
 	dir := string(d.Config.DataDir)
-	b.pid, _ = inUse(dir)
+	var err error
+	b.pid, err = inUse(dir)
+	b.unseen = errors.Is(err, fs.ErrPermission)
 	if address, ok := Running(d.Config); ok {
 		b.address = address
 		secret, err := d.Config.API.Token.Read()

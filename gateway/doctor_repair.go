@@ -159,7 +159,11 @@ func (d *Doctor) replace(ctx context.Context, lock *os.File, federated bool) (*F
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(syncDir(next), createFile(filepath.Join(dir, repairFile), 0o600, append(text, '\n'))); err != nil {
+	// The file says that the new one is there, so that one first.
+	if err := errors.Join(syncDir(next), syncDir(dir)); err != nil {
+		return nil, err
+	}
+	if err := createFile(filepath.Join(dir, repairFile), 0o600, append(text, '\n')); err != nil {
 		return nil, err
 	}
 	if err := r.finish(dir); err != nil {
@@ -210,6 +214,9 @@ func readReplacing(dir string) (*replacing, error) {
 // takes the file away.
 func (r *replacing) finish(dir string) error {
 	ledger, next, aside := filepath.Join(dir, jobLedger), filepath.Join(dir, "ledger.new"), filepath.Join(dir, r.Damaged)
+	if !exists(next) && (!exists(aside) || !exists(ledger)) {
+		return fmt.Errorf("%s is missing, which was made to take the place of the damaged ledger: put it back, or remove %s and what is damaged", next, repairFile)
+	}
 	if !exists(aside) {
 		if err := move(ledger, aside); err != nil {
 			return err
@@ -219,9 +226,6 @@ func (r *replacing) finish(dir string) error {
 		if err := move(next, ledger); err != nil {
 			return err
 		}
-	}
-	if !exists(ledger) {
-		return fmt.Errorf("%s is missing, which was made to take the place of %s", next, aside)
 	}
 	if err := os.Remove(filepath.Join(dir, repairFile)); err != nil {
 		return err

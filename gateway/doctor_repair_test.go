@@ -339,6 +339,16 @@ func TestAStrangeRepairFileIsRefused(t *testing.T) {
 	}
 }
 
+// Without the new ledger the damaged one is not moved.
+func TestARepairWithoutItsNewLedgerMovesNothing(t *testing.T) {
+	cfg := usedBox(t, t.TempDir())
+	must(t, os.WriteFile(filepath.Join(string(cfg.DataDir), repairFile), []byte(`{"damaged":"ledger.damaged-20261127T080000Z"}`), 0o600))
+	want(t, doctorOf(t, cfg).Repair(t.Context()), "repair", VerdictBad, "ledger.new is missing")
+	if !exists(ledgerDir(cfg)) {
+		t.Error("the ledger was moved")
+	}
+}
+
 func FuzzReadReplacing(f *testing.F) {
 	f.Add([]byte(`{"damaged":"ledger.damaged-20261127T080000Z"}`))
 	f.Add([]byte(`{}`))
