@@ -1,0 +1,105 @@
+package bus
+
+import (
+	"fmt"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"time"
+)
+
+const (
+	logEvery   = time.Minute // between two lines about the same thing
+	logKeys    = 256         // things that are remembered
+	maxLogLine = 300
+)
+
+// A limiter lets one line about each thing through in a minute.
+type limiter struct {
+	mu   sync.Mutex // guards last
+	last map[string]time.Time
+}
+
+func newLimiter() *limiter { return &limiter{last: map[string]time.Time{}} }
+
+func (l *limiter) allow(thing string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	if at, ok := l.last[thing]; ok && now.Sub(at) < logEvery {
+		return false
+	}
+	if len(l.last) >= logKeys {
+		for k, at := range l.last {
+			if now.Sub(at) >= logEvery {
+				delete(l.last, k)
+			}
+		}
+		if len(l.last) >= logKeys {
+			return false
+		}
+	}
+	l.last[thing] = now
+	return true
+}
+
+// serverLog takes the lines of the embedded server. What the server calls an
+// error heals by itself and is a warning here; its notices are for debugging.
+type serverLog struct {
+	log     *slog.Logger
+	limited *limiter
+	fatal   chan string // why the server does not start; of size 1
+	// noClients is true when the server is made to fail at its listener for
+	// clients, see noPort.
+	noClients bool
+}
+
+func (s *serverLog) Noticef(format string, v ...any) {
+	s.log.Debug("nats server", "text", line(format, v))
+}
+func (s *serverLog) Warnf(format string, v ...any)  { s.warn(line(format, v)) }
+func (s *serverLog) Errorf(format string, v ...any) { s.warn(line(format, v)) }
+func (s *serverLog) Debugf(string, ...any)          {}
+func (s *serverLog) Tracef(string, ...any)          {} // would hold payloads
+
+func (s *serverLog) Fatalf(format string, v ...any) {
+	if s.noClients && strings.HasPrefix(format, "Error listening on port: ") {
+		return
+	}
+	select {
+	case s.fatal <- line(format, v):
+	default:
+	}
+}
+
+func (s *serverLog) warn(text string) {
+	if strings.HasPrefix(text, "TLS certificate chain and hostname of solicited routes will not be verified") {
+		return // they are, by key
+	}
+	host, text := splitLine(text)
+	thing := text // of the server itself
+	if host != "" {
+		thing = host + " " + text[:min(len(text), 24)] // what follows may be the other side's
+	}
+	if s.limited.allow(thing) {
+		s.log.Warn("nats server", "address", host, "err", text)
+	}
+}
+
+func line(format string, v []any) string {
+	text := fmt.Sprintf(format, v...)
+	return strings.ToValidUTF8(text[:min(len(text), maxLogLine)], "")
+}
+
+// splitLine takes the connection off a line such as
+// "10.0.0.8:6222 - rid:5 - TLS route handshake error: EOF".
+func splitLine(text string) (host, rest string) {
+	address, rest, ok := strings.Cut(text, " - ")
+	host, _, err := net.SplitHostPort(address)
+	if !ok || err != nil || !strings.HasPrefix(rest, "rid:") && !strings.HasPrefix(rest, "cid:") {
+		return "", text
+	}
+	_, rest, _ = strings.Cut(rest, " - ")
+	return host, rest
+}

@@ -1,0 +1,38 @@
+package bus
+
+import (
+	"crypto/ed25519"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+)
+
+// Bounds of what a worker may answer besides <network>.pow.
+const (
+	maxReplies  = 16               // messages to one request's reply subject
+	replyWithin = 10 * time.Minute // of the request
+)
+
+// memberPermissions are those of a gateway: it hears its own requests and
+// replies only, and everybody's blocks and proof of work.
+func memberPermissions(network string, key ed25519.PublicKey) *server.Permissions {
+	id := ID(key)
+	return &server.Permissions{
+		Publish: &server.SubjectPermission{Allow: []string{
+			network + ".block", network + ".peer.*", network + ".inbox.>", network + ".pow.>",
+		}},
+		Subscribe: &server.SubjectPermission{Allow: []string{
+			network + ".block", network + ".peer." + id, network + ".inbox." + id + ".>", network + ".pow.>",
+		}},
+	}
+}
+
+// workerPermissions are those of a remote worker: proof of work, and answers
+// to whoever asked it.
+func workerPermissions(network string, key ed25519.PublicKey) *server.Permissions {
+	return &server.Permissions{
+		Publish:   &server.SubjectPermission{Allow: []string{network + ".pow.>"}},
+		Subscribe: &server.SubjectPermission{Allow: []string{network + ".pow.>", network + ".inbox." + ID(key) + ".>"}},
+		Response:  &server.ResponsePermission{MaxMsgs: maxReplies, Expires: replyWithin},
+	}
+}

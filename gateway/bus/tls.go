@@ -1,0 +1,149 @@
+package bus
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"fmt"
+	"math/big"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// maxHandshakes is how many handshakes a listener has open at once.
+	maxHandshakes = 64
+	// penalty is how long a refused key waits for its answer. A server dials
+	// again within a tenth of a second.
+	penalty = time.Second
+)
+
+// certificate returns a self-signed certificate of the key. Whoever knows the
+// key looks at nothing else of it.
+func certificate(name string, key ed25519.PrivateKey) (tls.Certificate, error) {
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1),
+		Subject:      pkix.Name{CommonName: name},
+		DNSNames:     []string{"hedgerow"},
+		NotBefore:    time.Unix(0, 0), // boxes without a clock start there
+		NotAfter:     time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC),
+		KeyUsage:     x509.KeyUsageDigitalSignature,
+		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
+	der, err := x509.CreateCertificate(nil, template, template, key.Public(), key)
+	if err != nil {
+		return tls.Certificate{}, fmt.Errorf("make a certificate of the identity key: %w", err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, nil
+}
+
+// keyOf returns the Ed25519 key that the other side has proved to hold, nil
+// for another kind of key.
+func keyOf(state tls.ConnectionState) ed25519.PublicKey {
+	if len(state.PeerCertificates) == 0 {
+		return nil
+	}
+	key, _ := state.PeerCertificates[0].PublicKey.(ed25519.PublicKey)
+	return key
+}
+
+// pins decides who may connect by key.
+type pins struct {
+	members func() []Member
+	refused atomic.Uint64
+	closing <-chan struct{}
+	server  atomic.Pointer[ed25519.PublicKey] // of the server we are client of, nil if an authority vouched for it
+}
+
+func (p *pins) isMember(key ed25519.PublicKey) bool {
+	for _, m := range p.members() {
+		if len(key) > 0 && key.Equal(m.Key) {
+			return true
+		}
+	}
+	return false
+}
+
+// verify returns a check of the other side for [tls.Config.VerifyConnection],
+// which crypto/tls makes in resumed sessions too.
+func (p *pins) verify(allowed func(ed25519.PublicKey) bool) func(tls.ConnectionState) error {
+	return func(state tls.ConnectionState) error {
+		key := keyOf(state)
+		if allowed(key) {
+			return nil
+		}
+		return p.refuse(fmt.Errorf("the key %s is not one of the network", hexKey(key)))
+	}
+}
+
+// refuse counts and waits: see penalty.
+func (p *pins) refuse(err error) error {
+	p.refused.Add(1)
+	timer := time.NewTimer(penalty)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-p.closing:
+	}
+	return err
+}
+
+// mutual returns the configuration of an end where both sides are known by
+// their keys. Chains, names and times do not matter: the key is the identity.
+func (p *pins) mutual(cert tls.Certificate, allowed func(ed25519.PublicKey) bool) *tls.Config {
+	return &tls.Config{
+		MinVersion:             tls.VersionTLS13,
+		Certificates:           []tls.Certificate{cert},
+		ClientAuth:             tls.RequireAnyClientCert,
+		InsecureSkipVerify:     true, // VerifyConnection does it
+		VerifyConnection:       p.verify(allowed),
+		SessionTicketsDisabled: true,
+		GetConfigForClient:     gate(maxHandshakes),
+	}
+}
+
+// authority returns the configuration of routes whose certificates are the
+// operator's own.
+func authority(t TLS) *tls.Config {
+	return &tls.Config{
+		MinVersion:             tls.VersionTLS13,
+		Certificates:           []tls.Certificate{*t.Certificate},
+		ClientAuth:             tls.RequireAndVerifyClientCert,
+		RootCAs:                t.CA,
+		ClientCAs:              t.CA,
+		SessionTicketsDisabled: true,
+		GetConfigForClient:     gate(maxHandshakes),
+	}
+}
+
+// gate bounds the handshakes that a listener has open at once, from the first
+// message to the end.
+func gate(most int) func(*tls.ClientHelloInfo) (*tls.Config, error) {
+	slots := make(chan struct{}, most)
+	return func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		select {
+		case slots <- struct{}{}:
+		default:
+			return nil, errors.New("too many handshakes at once")
+		}
+		context.AfterFunc(hello.Context(), func() { <-slots })
+		return nil, nil
+	}
+}
+
+// publicChain reports whether the system's authorities vouch for the server by
+// the name under which it was dialled.
+func publicChain(state tls.ConnectionState) bool {
+	if state.ServerName == "" || len(state.PeerCertificates) == 0 {
+		return false // an address proves nothing here
+	}
+	others := x509.NewCertPool()
+	for _, c := range state.PeerCertificates[1:] {
+		others.AddCert(c)
+	}
+	_, err := state.PeerCertificates[0].Verify(x509.VerifyOptions{DNSName: state.ServerName, Intermediates: others})
+	return err == nil
+}
