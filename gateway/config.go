@@ -3,6 +3,8 @@ package gateway
 import (
 	"path/filepath"
 	"time"
+
+	"github.com/hedgerow-iot/hedgerow/gateway/bus"
 )
 
 // The configuration file: one struct per section, one field per key. The doc
@@ -41,6 +43,9 @@ type Config struct {
 	Powfarm PowfarmConfig `yaml:"powfarm"`
 	// The replica of the Tangle.
 	Ledger LedgerConfig `yaml:"ledger"`
+	// The other gateways of the network, over NATS. With the defaults the
+	// gateway is alone and opens no port for it.
+	Peers PeersConfig `yaml:"peers"`
 	// HTTP: the protocol's REST routes, the admin routes, metrics and health.
 	API APIConfig `yaml:"api"`
 	// How the gateway stops.
@@ -146,6 +151,20 @@ type PowfarmConfig struct {
 	Kernel string `yaml:"kernel" oneof:"auto avx512 avx2 go"`
 	// How old the parents of a block may grow while its nonce is searched.
 	TipRefresh Duration `yaml:"tip_refresh" min:"50ms" max:"10m"`
+	// Proof of work for and by other boxes, over the NATS connection of
+	// peers. Digests go out, never payloads.
+	Remote RemoteConfig `yaml:"remote"`
+}
+
+// RemoteConfig is the section powfarm.remote.
+type RemoteConfig struct {
+	// Search nonces for other gateways of the network, behind our own work.
+	Serve bool `yaml:"serve"`
+	// Let others search when our own workers are busy or none.
+	Use bool `yaml:"use"`
+	// Public keys (0x and 64 hex digits) of the workers that are no gateways.
+	// Only they and members are believed, and let in at peers.clients.
+	Workers []string `yaml:"workers"`
 }
 
 // LedgerConfig is the section ledger.
@@ -159,6 +178,49 @@ type LedgerRetention struct {
 	// Most bytes of the ledger on disk. Nothing is dropped at it: blocks are
 	// refused, and once the journal is full too, so is intake.
 	MaxDisk Size `yaml:"max_disk" min:"64MiB" max:"16TiB"`
+}
+
+// PeersConfig is the section peers.
+type PeersConfig struct {
+	// embedded: a NATS server in this process, alone or meshed with those of
+	// other gateways. external: client of a NATS cluster, or of another
+	// gateway's peers.clients.
+	Mode string `yaml:"mode" oneof:"embedded external"`
+	// Address for the routes of other gateways' servers, host:port, such as
+	// ":6222". Empty: no mesh. Only with mode embedded.
+	Listen string `yaml:"listen"`
+	// Addresses of other gateways' peers.listen, such as tls://10.0.0.8:6222.
+	// One is enough for the mesh to form; name all for it to heal by itself
+	// after any outage. Only with peers.listen.
+	Routes []string `yaml:"routes"`
+	// Addresses of the external cluster, comma-separated, such as
+	// tls://nats.example.org:4222. nats:// does not insist on TLS: blocks can
+	// then be read on the way, though not forged.
+	URL string `yaml:"url"`
+	// Address for remote workers and for members without a route, host:port,
+	// such as ":4222". They are known by their keys. Empty: none. Only with
+	// mode embedded.
+	Clients string `yaml:"clients"`
+	// This gateway's credentials at the external cluster: a .creds file or
+	// the seed of an nkey. Empty: none.
+	Credentials Secret `yaml:"credentials"`
+	// Certificates. Empty: made in memory from the identity key, and pinned
+	// to the identity keys of the members, whatever the clock says.
+	TLS PeersTLS `yaml:"tls"`
+}
+
+// PeersTLS is the section peers.tls.
+type PeersTLS struct {
+	// Certificate of this gateway (PEM). With mode embedded the three go
+	// together; routes are then known by the authority, no longer by their
+	// identity keys.
+	Certificate Path `yaml:"certificate"`
+	// Its private key (PEM).
+	Key Secret `yaml:"key"`
+	// Certificates of the authority (PEM) that the other side must show.
+	// With mode external and empty: a member's key or the system's
+	// authorities.
+	CA Path `yaml:"ca"`
 }
 
 // APIConfig is the section api.
@@ -220,8 +282,9 @@ func Default() Config {
 			Retention: Duration(400 * 24 * time.Hour), Reserve: 512 << 20,
 		},
 		Batching: BatchingConfig{MaxAge: Duration(2 * time.Second), Target: 0, MaxReadings: 1000},
-		Powfarm:  PowfarmConfig{Workers: Auto, Kernel: "auto", TipRefresh: Duration(time.Second)},
+		Powfarm:  PowfarmConfig{Workers: Auto, Kernel: "auto", TipRefresh: Duration(time.Second), Remote: RemoteConfig{Workers: []string{}}},
 		Ledger:   LedgerConfig{Retention: LedgerRetention{MaxDisk: 8 << 30}},
+		Peers:    PeersConfig{Mode: string(bus.Embedded), Routes: []string{}},
 		API: APIConfig{
 			Listen: "127.0.0.1:14265", Token: Secret{"file", "admin.token"}, Public: true,
 			ThirdParty: ThirdPartyConfig{PoW: true, Rate: 3600},

@@ -83,6 +83,7 @@ func (d *decoder) finish(c *Config, set []string, base string) {
 	d.names(c)
 	d.kernel(c)
 	d.listeners(c)
+	d.peers(c)
 	d.resolve(c, base)
 }
 
@@ -192,7 +193,8 @@ func validName(s string) bool {
 	return true
 }
 
-// A listenKey is one address that the configuration opens.
+// A listenKey is one address that the configuration opens; insecureKey is
+// empty for one that is always encrypted.
 type listenKey struct{ key, network, address, insecureKey string }
 
 // listens returns every address of the configuration, in its order.
@@ -204,7 +206,14 @@ func (c *Config) listens() []listenKey {
 	for i, a := range c.CoAP.Listen {
 		all = append(all, listenKey{"coap.listen[" + strconv.Itoa(i) + "]", "udp", a, "coap.insecure"})
 	}
-	return append(all, listenKey{"api.listen", "tcp", c.API.Listen, "api.insecure"})
+	all = append(all, listenKey{"api.listen", "tcp", c.API.Listen, "api.insecure"})
+	if c.Peers.Listen != "" {
+		all = append(all, listenKey{"peers.listen", "tcp", c.Peers.Listen, ""})
+	}
+	if c.Peers.Clients != "" {
+		all = append(all, listenKey{"peers.clients", "tcp", c.Peers.Clients, ""})
+	}
+	return all
 }
 
 func (d *decoder) listeners(c *Config) {
@@ -226,7 +235,7 @@ func (d *decoder) listeners(c *Config) {
 			d.refuse(l.key, "%s stands at %s already", l.address, other)
 		}
 		taken[same] = cmp.Or(taken[same], l.key)
-		if !loopback(host) && !insecure[l.insecureKey] {
+		if l.insecureKey != "" && !loopback(host) && !insecure[l.insecureKey] {
 			d.refuse(l.key, "%s is reachable from other machines without encryption; listen on 127.0.0.1 or say %s: true", l.address, l.insecureKey)
 		}
 	}

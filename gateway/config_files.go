@@ -55,6 +55,7 @@ func (d *decoder) files(c *Config) {
 	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		d.refuse("data_dir", "%v", err)
 	}
+	d.peerFiles(c)
 	if !d.bad["network"] && (c.Network != "" || !d.bad["data_dir"]) {
 		d.network(c, key)
 	}

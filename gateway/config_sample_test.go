@@ -137,8 +137,12 @@ func yamlValue(v reflect.Value) string {
 			return `""`
 		}
 		return string(x)
+	case Secret:
+		if x == (Secret{}) {
+			return `""`
+		}
 	case string:
-		if strings.Contains(x, ":") {
+		if x == "" || strings.Contains(x, ":") {
 			return fmt.Sprintf("%q", x)
 		}
 	}

@@ -34,7 +34,8 @@ type AutoInt int
 type Path string
 
 // A Secret says where a secret is found: file:PATH, env:NAME or
-// credential:NAME (systemd's LoadCredential). It never holds the secret.
+// credential:NAME (systemd's LoadCredential), or nothing: no secret. It never
+// holds the secret.
 type Secret struct {
 	Scheme string // file, env or credential
 	Ref    string
@@ -212,6 +213,10 @@ func (p *Path) set(text string) error {
 }
 
 func (s *Secret) set(text string) error {
+	if text == "" {
+		*s = Secret{}
+		return nil
+	}
 	scheme, ref, ok := strings.Cut(text, ":")
 	if !ok || scheme != "file" && scheme != "env" && scheme != "credential" {
 		return errLiteral

@@ -200,12 +200,15 @@ func warnings(cfg *Config) []admin.Alarm {
 	var all []admin.Alarm
 	add := func(name, text string) { all = append(all, admin.Alarm{Name: name, Text: text}) }
 	for _, l := range cfg.listens() {
-		if host, _, err := splitAddress(l.address); err == nil && !loopback(host) {
+		if host, _, err := splitAddress(l.address); err == nil && l.insecureKey != "" && !loopback(host) {
 			add("plain_listener", l.key+": "+l.address+" is reachable from other machines without encryption")
 		}
 	}
 	if cfg.Home != "" {
 		return all // the sandbox says what it is
+	}
+	if plainNATS(cfg.Peers.URL) {
+		add("plain_nats", "peers.url: messages to the NATS server can be read on the way; write tls://")
 	}
 	if cfg.MQTT.Anonymous {
 		add("anonymous_devices", "mqtt.anonymous: devices are admitted without login")

@@ -1,0 +1,81 @@
+package gateway
+
+import (
+	"crypto/ed25519"
+	"encoding/hex"
+	"fmt"
+	"log/slog"
+
+	"github.com/hedgerow-iot/hedgerow/gateway/bus"
+	"github.com/hedgerow-iot/hedgerow/ledger/network"
+)
+
+// subjectPrefix begins every subject of the network's messages.
+func subjectPrefix(f *network.File) string {
+	hash := f.GenesisHash()
+	return "hedgerow." + hex.EncodeToString(hash[:8])
+}
+
+// openBus opens the NATS connection of the section peers.
+func openBus(cfg *Config, h *home, log *slog.Logger) (*bus.Bus, error) {
+	c := bus.Config{
+		Mode: bus.Mode(cfg.Peers.Mode), Gateway: cfg.Name, Key: h.key,
+		Network: subjectPrefix(h.network), Members: func() []bus.Member { return members(h.network) },
+		Listen: cfg.Peers.Listen, Routes: cfg.Peers.Routes, Clients: cfg.Peers.Clients, URL: cfg.Peers.URL,
+		Log: log,
+	}
+	var err error
+	if c.Workers, err = remoteWorkers(cfg); err != nil {
+		return nil, err
+	}
+	if c.Credentials, err = credentials(cfg.Peers.Credentials); err != nil {
+		return nil, fmt.Errorf("read peers.credentials: %w", err)
+	}
+	if c.TLS, err = peersTLS(cfg.Peers.TLS); err != nil {
+		return nil, fmt.Errorf("read peers.tls: %w", err)
+	}
+	b, err := bus.Open(c)
+	if err != nil {
+		return nil, fmt.Errorf("open the connection with peers: %w", err)
+	}
+	return b, nil
+}
+
+func members(f *network.File) []bus.Member {
+	all := make([]bus.Member, len(f.Gateways))
+	for i, g := range f.Gateways {
+		all[i] = bus.Member{Name: g.Name, Key: g.PublicKey[:]}
+	}
+	return all
+}
+
+// remoteWorkers returns the keys of powfarm.remote.workers.
+func remoteWorkers(cfg *Config) ([]ed25519.PublicKey, error) {
+	var keys []ed25519.PublicKey
+	for _, text := range cfg.Powfarm.Remote.Workers {
+		key, err := parseKey(text)
+		if err != nil {
+			return nil, fmt.Errorf("powfarm.remote.workers: %w", err)
+		}
+		keys = append(keys, key)
+	}
+	return keys, nil
+}
+
+func peersTLS(t PeersTLS) (c bus.TLS, err error) {
+	if t.Certificate != "" {
+		if c.Certificate, err = keyPair(t); err != nil {
+			return c, err
+		}
+	}
+	if t.CA != "" {
+		b, err := readPEM(string(t.CA))
+		if err != nil {
+			return c, err
+		}
+		if c.CA, err = bus.ParseCA(b); err != nil {
+			return c, fmt.Errorf("%s: %w", t.CA, err)
+		}
+	}
+	return c, nil
+}
