@@ -65,8 +65,8 @@ func edges() map[string]row {
 		"gateway/admin": {"batching batching/reading batching/journal batching/archive powfarm powfarm/remote ledger ledger/stardust ledger/network", "github.com/prometheus/client_golang"},
 		"gateway/bus":   {"", nats + " github.com/nats-io/nats-server/v2 github.com/nats-io/nkeys"},
 		"gateway": {"gateway/admin gateway/bus protocols protocols/mqtt protocols/coap " +
-			"batching batching/reading batching/journal powfarm " +
-			"ledger ledger/stardust ledger/network ledger/store ledger/api",
+			"batching batching/reading batching/journal batching/archive powfarm powfarm/remote " +
+			"ledger ledger/stardust ledger/network ledger/store ledger/peer ledger/api",
 			"github.com/goccy/go-yaml " + sys + " " + sync},
 		"gateway/cmd/hedgerow": {"gateway batching batching/reading ledger ledger/stardust ledger/network ledger/store powfarm powfarm/curl powfarm/remote",
 			"github.com/alecthomas/kong " + nats + " " + sync + " " + sys},

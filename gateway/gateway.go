@@ -17,6 +17,7 @@ import (
 
 	"github.com/hedgerow-iot/hedgerow/batching"
 	"github.com/hedgerow-iot/hedgerow/batching/journal"
+	"github.com/hedgerow-iot/hedgerow/gateway/bus"
 	"github.com/hedgerow-iot/hedgerow/ledger/store"
 )
 
@@ -34,6 +35,7 @@ type Gateway struct {
 	home    *home
 	stores  *stores
 	sockets *sockets
+	bus     *bus.Bus
 	stages  *stages
 }
 
@@ -60,6 +62,10 @@ func New(cfg Config, log *slog.Logger) (_ *Gateway, err error) {
 	if g.sockets, err = openSockets(&g.cfg); err != nil {
 		return nil, err
 	}
+	if g.bus, err = openBus(&g.cfg, g.home, log.With("stage", "bus")); err != nil {
+		return nil, err
+	}
+	g.sockets.named = append(g.sockets.named, busListeners(g.bus)...)
 	for _, l := range g.sockets.named {
 		switch {
 		case l.Instead != "":
@@ -88,6 +94,9 @@ func (g *Gateway) Token() string { return g.home.token }
 func (g *Gateway) Close() error {
 	if g.sockets != nil {
 		g.sockets.close()
+	}
+	if g.bus != nil {
+		g.bus.Close()
 	}
 	var err error
 	if g.stores != nil {

@@ -119,16 +119,20 @@ func (s *httpServer) run(ctx context.Context) error {
 // every other path, the protocol's.
 func (s *stages) handler(g *Gateway) (http.Handler, error) {
 	cfg := &g.cfg
+	src := admin.Sources{
+		Journal: s.journal, Stage: s.batching, Ledger: s.ledger, Farm: s.farm, Archive: s.archive,
+		FrontEnds: s.frontEnds, CheckJournal: s.journal, CheckLedger: g.stores.ledger,
+	}
+	if s.pool != nil {
+		src.Remote = s.pool
+	}
 	adm, err := admin.New(admin.Config{
 		Name: cfg.Name, Version: version, Token: g.home.token, Network: g.home.network,
 		Settings:  func() any { return settings(cfg) },
 		Listeners: func() []admin.Listener { return adminListeners(g.sockets.named) },
 		Warnings:  func() []admin.Alarm { return warnings(cfg) },
 		Clock:     newClock(),
-	}, admin.Sources{
-		Journal: s.journal, Stage: s.batching, Ledger: s.ledger, Farm: s.farm,
-		FrontEnds: s.frontEnds, CheckJournal: s.journal, CheckLedger: g.stores.ledger,
-	}, g.log.With("stage", "admin"))
+	}, src, g.log.With("stage", "admin"))
 	if err != nil {
 		return nil, err
 	}
@@ -157,8 +161,8 @@ func (s *stages) tangle(g *Gateway) (t tangle, err error) {
 		c.Version, c.Network, c.Health = version, g.home.network, s.ledger.Ready
 		c.TipRefresh = duration(cfg.Powfarm.TipRefresh)
 		var prover api.Prover
-		if pow && cfg.Powfarm.Workers != 0 {
-			prover = s.farm.For(p)
+		if pow && (cfg.Powfarm.Workers != 0 || s.pool != nil) {
+			prover = s.prover(p)
 		}
 		return api.New(c, s.ledger, prover, g.log.With("stage", "api"))
 	}

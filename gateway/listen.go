@@ -12,7 +12,7 @@ import (
 
 // A Listener is an address that the gateway listens on.
 type Listener struct {
-	Protocol string // mqtt, coap or http
+	Protocol string // mqtt, coap, http, routes or clients
 	Address  string // as it is reached: with the port that was found
 	Instead  string // the address that was taken, when another port was found
 }

@@ -74,12 +74,16 @@ func OpenOffline(cfg Config, log *slog.Logger) (_ *Offline, err error) {
 	if err != nil {
 		return nil, storeError(err)
 	}
+	a, err := newArchive(f, l, o.stores, log)
+	if err != nil {
+		return nil, storeError(err)
+	}
 	o.stage = resting{l}
 	o.Handler, err = admin.New(admin.Config{
 		Name: cfg.Name, Version: version, Token: o.token, Network: f,
 		Settings: func() any { return settings(&cfg) }, Clock: newClock(),
 	}, admin.Sources{
-		Journal: o.stores.journal, Stage: o.stage, Ledger: l, Farm: noFarm{},
+		Journal: o.stores.journal, Stage: o.stage, Ledger: l, Farm: noFarm{}, Archive: a,
 	}, log)
 	return o, err
 }

@@ -2,25 +2,19 @@ package gateway
 
 import (
 	"crypto/ed25519"
-	"encoding/hex"
 	"fmt"
 	"log/slog"
 
 	"github.com/hedgerow-iot/hedgerow/gateway/bus"
 	"github.com/hedgerow-iot/hedgerow/ledger/network"
+	"github.com/hedgerow-iot/hedgerow/ledger/peer"
 )
-
-// subjectPrefix begins every subject of the network's messages.
-func subjectPrefix(f *network.File) string {
-	hash := f.GenesisHash()
-	return "hedgerow." + hex.EncodeToString(hash[:8])
-}
 
 // openBus opens the NATS connection of the section peers.
 func openBus(cfg *Config, h *home, log *slog.Logger) (*bus.Bus, error) {
 	c := bus.Config{
 		Mode: bus.Mode(cfg.Peers.Mode), Gateway: cfg.Name, Key: h.key,
-		Network: subjectPrefix(h.network), Members: func() []bus.Member { return members(h.network) },
+		Network: peer.Prefix(h.network), Members: func() []bus.Member { return members(h.network) },
 		Listen: cfg.Peers.Listen, Routes: cfg.Peers.Routes, Clients: cfg.Peers.Clients, URL: cfg.Peers.URL,
 		Log: log,
 	}
@@ -39,6 +33,18 @@ func openBus(cfg *Config, h *home, log *slog.Logger) (*bus.Bus, error) {
 		return nil, fmt.Errorf("open the connection with peers: %w", err)
 	}
 	return b, nil
+}
+
+// busListeners are the addresses that the bus listens on.
+func busListeners(b *bus.Bus) (all []Listener) {
+	routes, clients := b.Addresses()
+	if routes != nil {
+		all = append(all, Listener{Protocol: "routes", Address: routes.String()})
+	}
+	if clients != nil {
+		all = append(all, Listener{Protocol: "clients", Address: clients.String()})
+	}
+	return all
 }
 
 func members(f *network.File) []bus.Member {

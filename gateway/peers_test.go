@@ -23,6 +23,7 @@ import (
 
 	"github.com/hedgerow-iot/hedgerow/gateway/bus"
 	"github.com/hedgerow-iot/hedgerow/ledger/network"
+	"github.com/hedgerow-iot/hedgerow/ledger/peer"
 )
 
 // A federation is the network file and keys of some gateways.
@@ -50,7 +51,7 @@ func (f *federation) id(name string) ed25519.PublicKey {
 }
 
 // subject returns one below the network's prefix.
-func (f *federation) subject(rest string) string { return subjectPrefix(f.file) + "." + rest }
+func (f *federation) subject(rest string) string { return peer.Prefix(f.file) + "." + rest }
 
 // bus opens the bus of a sample configuration with overrides.
 func (f *federation) bus(sample string, set ...string) *bus.Bus {
@@ -189,7 +190,7 @@ func newCluster(f *federation) *cluster {
 		f.t.Fatal(err)
 	}
 	conf := strings.NewReplacer(
-		"hedgerow.0123456789abcdef", subjectPrefix(f.file),
+		"hedgerow.0123456789abcdef", peer.Prefix(f.file),
 		"1111111111111111", bus.ID(f.id("north")), "2222222222222222", bus.ID(f.id("south")),
 		"3333333333333333", bus.ID(c.worker.Public().(ed25519.PublicKey)),
 		"UCNDHZKH5JIK2GQBGOQ7RSHSFMOAX5SY6JVYZX2AXVJK7P6G74XC347Y", c.user("north"),
@@ -288,7 +289,7 @@ func (c *cluster) dialWorker() *nats.Conn {
 		c.t.Fatal(err)
 	}
 	conn, err := bus.Dial(bus.Client{
-		URL: c.url(), Name: "worker", Key: c.worker, Network: subjectPrefix(c.file), TLS: tls, Credentials: seed, Log: testLog(c.t),
+		URL: c.url(), Name: "worker", Key: c.worker, Network: peer.Prefix(c.file), TLS: tls, Credentials: seed, Log: testLog(c.t),
 	})
 	if err != nil {
 		c.t.Fatal(err)

@@ -49,9 +49,9 @@ func (s *stages) run(ctx context.Context, now <-chan struct{}, drain time.Durati
 		defer endBelow()
 		return s.batching.Run(work)
 	})
-	g.Go(func() error { return s.farm.Run(below) })
-	g.Go(func() error { return s.ledger.Run(below) })
-	g.Go(func() error { return s.journal.Run(below) })
+	for _, run := range s.below() {
+		g.Go(func() error { return run(below) })
+	}
 	g.Go(func() error {
 		select {
 		case <-ctx.Done():

@@ -1,26 +1,36 @@
 package gateway
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"time"
 
 	"github.com/hedgerow-iot/hedgerow/batching"
+	"github.com/hedgerow-iot/hedgerow/batching/archive"
 	"github.com/hedgerow-iot/hedgerow/batching/journal"
 	"github.com/hedgerow-iot/hedgerow/batching/reading"
+	"github.com/hedgerow-iot/hedgerow/gateway/bus"
 	"github.com/hedgerow-iot/hedgerow/ledger"
+	"github.com/hedgerow-iot/hedgerow/ledger/peer"
 	"github.com/hedgerow-iot/hedgerow/powfarm"
+	"github.com/hedgerow-iot/hedgerow/powfarm/remote"
 	"github.com/hedgerow-iot/hedgerow/protocols"
 	"github.com/hedgerow-iot/hedgerow/protocols/coap"
 	"github.com/hedgerow-iot/hedgerow/protocols/mqtt"
 )
 
 // stages are what Run runs; mqtt and coap are nil when nothing listens for
-// them.
+// them. The bus is opened and closed by the gateway.
 type stages struct {
 	journal                *journal.Journal
 	ledger                 *ledger.Ledger
+	archive                *archive.Archive
+	bus                    *bus.Bus
+	peers                  *peer.Peers
 	farm                   *powfarm.Farm
+	pool                   *remote.Pool   // nil: no workers on other boxes are asked
+	lend                   *remote.Server // nil: the farm is not lent
 	batching               *batching.Stage
 	mqttIntake, coapIntake *protocols.Intake
 	mqtt                   *mqtt.Broker
@@ -31,13 +41,15 @@ type stages struct {
 // newStages builds the stages in the order in which they need each other.
 func newStages(g *Gateway) (s *stages, err error) {
 	cfg, log := &g.cfg, g.log
-	s = &stages{journal: g.stores.journal}
-	s.ledger, err = ledger.New(ledger.Config{Network: g.home.network, Log: log.With("stage", "ledger")}, g.stores.ledger)
-	if err != nil {
-		return nil, storeError(err)
+	s = &stages{journal: g.stores.journal, bus: g.bus}
+	if err := s.tangleStages(g); err != nil {
+		return nil, err
 	}
 	s.farm, err = powfarm.New(powfarm.Config{Workers: int(cfg.Powfarm.Workers), Kernel: cfg.Powfarm.Kernel}, log.With("stage", "powfarm"))
 	if err != nil {
+		return nil, err
+	}
+	if err := s.remoteStages(g); err != nil {
 		return nil, err
 	}
 	s.batching, err = batching.New(batching.Config{
@@ -46,7 +58,7 @@ func newStages(g *Gateway) (s *stages, err error) {
 		TipRefresh: duration(cfg.Powfarm.TipRefresh), MaxReadings: cfg.Batching.MaxReadings,
 		Target: int(cfg.Batching.Target), Clock: newClock(),
 		Transient: transient, Stopped: stopped, Log: log.With("stage", "batching"),
-	}, s.journal, s.farm.For(powfarm.Telemetry), s.ledger)
+	}, s.journal, s.prover(powfarm.Telemetry), s.ledger)
 	if err != nil {
 		return nil, err
 	}
@@ -162,6 +174,21 @@ func (s *stages) servers() []server {
 	}
 	if s.coap != nil {
 		all = append(all, server{"coap", s.coap.Run})
+	}
+	return all
+}
+
+// below are the stages that the batching stage works with, and those that work
+// with them.
+func (s *stages) below() []func(context.Context) error {
+	all := []func(context.Context) error{
+		s.farm.Run, s.ledger.Run, s.journal.Run, s.archive.Run, s.bus.Run, s.peers.Run,
+	}
+	if s.pool != nil {
+		all = append(all, s.pool.Run)
+	}
+	if s.lend != nil {
+		all = append(all, s.lend.Run)
 	}
 	return all
 }

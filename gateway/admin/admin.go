@@ -110,7 +110,7 @@ type FrontEnd struct {
 
 // A Listener is an address that is listened on.
 type Listener struct {
-	Protocol string `json:"protocol"` // mqtt, coap or http
+	Protocol string `json:"protocol"` // mqtt, coap, http, routes or clients
 	Address  string `json:"address"`
 }
 

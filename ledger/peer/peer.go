@@ -91,6 +91,7 @@ type Peers struct {
 	wants   wants
 	asks    asks
 	walks   chan struct{} // capacity 1: a member waits to be walked
+	saved   []byte        // cursors; owned by New, then by follow, then by Run
 	counted counters
 }
 
@@ -154,7 +155,8 @@ func (p *Peers) Run(ctx context.Context) error {
 	g.Go(func() error { return p.follow(ctx) })
 	g.Go(func() error { return p.fetch(ctx) })
 	err := g.Wait()
-	return errors.Join(fatal(err), p.saveCursors())
+	p.saveCursors()
+	return fatal(err)
 }
 
 // fatal returns err unless it only says that somebody stops.

@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"sync/atomic"
@@ -79,6 +80,7 @@ func (p *Peers) loadCursors() error {
 	if err != nil {
 		return fmt.Errorf("load how far peers were followed: %w", err)
 	}
+	p.saved = b
 	for ; len(b) >= savedSize; b = b[savedSize:] {
 		if m := p.byKey[network.PublicKey(b[:32])]; m != nil {
 			m.cursor = cursor{[8]byte(b[32:40]), binary.LittleEndian.Uint64(b[40:])}
@@ -87,7 +89,9 @@ func (p *Peers) loadCursors() error {
 	return nil
 }
 
-func (p *Peers) saveCursors() error {
+// saveCursors saves the cursors if they have changed. What is not saved is
+// walked once more after the next start.
+func (p *Peers) saveCursors() {
 	var b []byte
 	for _, m := range p.members {
 		at := m.place()
@@ -95,8 +99,12 @@ func (p *Peers) saveCursors() error {
 		b = append(b, at.store[:]...)
 		b = binary.LittleEndian.AppendUint64(b, at.at)
 	}
-	if err := p.cursors.Save(b); err != nil {
-		return fmt.Errorf("save how far peers were followed: %w", err)
+	if bytes.Equal(b, p.saved) {
+		return
 	}
-	return nil
+	if err := p.cursors.Save(b); err != nil {
+		p.log.Warn("how far peers were followed is not saved", "err", err)
+		return
+	}
+	p.saved = b
 }

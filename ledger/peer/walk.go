@@ -20,6 +20,7 @@ const (
 	gossipFirst         = 150 * time.Millisecond
 	walkAnyway          = 3 * time.Second
 	walkLongest         = 30 * time.Second // before another member has its turn
+	saveEvery           = time.Minute
 )
 
 // tell sends the frontier to a random member, time and again until ctx ends.
@@ -64,6 +65,8 @@ func (p *Peers) learn(m *member, body []byte) error {
 func (p *Peers) follow(ctx context.Context) error {
 	tick := time.NewTicker(walkAnyway)
 	defer tick.Stop()
+	save := time.NewTicker(saveEvery)
+	defer save.Stop()
 	for {
 		var m *member
 		select {
@@ -77,6 +80,8 @@ func (p *Peers) follow(ctx context.Context) error {
 			}
 		case <-tick.C:
 			m = p.longestUnwalked()
+		case <-save.C:
+			p.saveCursors()
 		case <-ctx.Done():
 			return ctx.Err()
 		}

@@ -1,0 +1,110 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+
+	"github.com/hedgerow-iot/hedgerow/batching/archive"
+	"github.com/hedgerow-iot/hedgerow/ledger"
+	"github.com/hedgerow-iot/hedgerow/ledger/network"
+	"github.com/hedgerow-iot/hedgerow/ledger/peer"
+	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
+	"github.com/hedgerow-iot/hedgerow/ledger/store"
+	"github.com/hedgerow-iot/hedgerow/powfarm"
+	"github.com/hedgerow-iot/hedgerow/powfarm/remote"
+)
+
+// tangleStages builds the replica and what follows it.
+func (s *stages) tangleStages(g *Gateway) (err error) {
+	file, log := g.home.network, g.log
+	s.ledger, err = ledger.New(ledger.Config{
+		Network: file, Log: log.With("stage", "ledger"),
+		Announce: func(id stardust.BlockID, raw []byte) { s.peers.Announce(id, raw) },
+	}, g.stores.ledger)
+	if err != nil {
+		return storeError(err)
+	}
+	if s.archive, err = newArchive(file, s.ledger, g.stores, log.With("stage", "archive")); err != nil {
+		return storeError(err)
+	}
+	s.peers, err = peer.New(peer.Config{
+		Network: file, Key: g.home.key, Conn: g.bus.Conn(),
+		Cursors: cursors{g.stores.ledger.Shelf(shelfPeers)}, Log: log.With("stage", "peer"),
+	}, s.ledger)
+	return storeError(err)
+}
+
+// remoteStages builds what exchanges proof of work with other boxes.
+func (s *stages) remoteStages(g *Gateway) (err error) {
+	cfg, file, log := &g.cfg, g.home.network, g.log.With("stage", "remote")
+	var members []remote.Peer
+	for _, m := range file.Gateways {
+		if m.Name != cfg.Name {
+			members = append(members, remote.Peer{Name: m.Name, Key: remote.Key(m.PublicKey)})
+		}
+	}
+	rate := func() float64 { return s.farm.Stats().Rate() }
+	if cfg.Powfarm.Remote.Use {
+		workers, err := remoteWorkers(cfg)
+		if err != nil {
+			return err
+		}
+		c := remote.PoolConfig{Key: g.home.key, Genesis: file.GenesisHash(), Members: members, Rate: rate}
+		for _, w := range workers {
+			c.Workers = append(c.Workers, remote.Key(w))
+		}
+		if s.pool, err = remote.NewPool(c, g.bus.Conn(), log); err != nil {
+			return err
+		}
+	}
+	if cfg.Powfarm.Remote.Serve {
+		s.lend, err = remote.NewServer(remote.ServerConfig{
+			Name: cfg.Name, Key: g.home.key, Genesis: file.GenesisHash(), Gateways: members,
+			Kernel: s.farm.Stats().Kernel, Rate: rate,
+		}, g.bus.Conn(), s.farm.For(powfarm.Guest), log)
+	}
+	return err
+}
+
+// A prover finds nonces for one priority.
+type prover interface {
+	Prove(ctx context.Context, digest [32]byte, zeros int) (nonce uint64, err error)
+}
+
+// prover returns the farm, together with the workers on other boxes when they
+// are used.
+func (s *stages) prover(p powfarm.Priority) prover {
+	if s.pool == nil {
+		return s.farm.For(p)
+	}
+	return s.pool.For(s.farm.For(p), p)
+}
+
+// Names of the shelves in the ledger's store.
+const (
+	shelfArchive = 'a'
+	shelfPeers   = 'p'
+)
+
+func newArchive(file *network.File, l *ledger.Ledger, st *stores, log *slog.Logger) (*archive.Archive, error) {
+	members := make([]archive.Member, len(file.Gateways))
+	for i, m := range file.Gateways {
+		members[i] = archive.Member{Name: m.Name, Key: m.PublicKey[:]}
+	}
+	return archive.New(archive.Config{
+		Genesis: file.GenesisHash(), Members: func() []archive.Member { return members },
+		Transient: func(err error) bool { return errors.Is(err, ledger.ErrBusy) }, Log: log,
+	}, l, st.ledger.Shelf(shelfArchive))
+}
+
+// cursors keeps how far the peers were followed, beside what came from them.
+type cursors struct{ shelf *store.Shelf }
+
+var cursorsKey = []byte("cursors")
+
+func (c cursors) Load() ([]byte, error) { return c.shelf.Get(cursorsKey) }
+
+func (c cursors) Save(b []byte) error {
+	return c.shelf.Write([][]byte{cursorsKey}, [][]byte{b})
+}
