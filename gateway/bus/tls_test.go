@@ -8,9 +8,11 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"log/slog"
 	"math/big"
 	"net"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -75,6 +77,8 @@ func TestOwnAuthority(t *testing.T) {
 	}
 	cfg := withTLS(s.config("a"), ca.issue(from, to))
 	cfg.Clients = "127.0.0.1:0"
+	lines := &logLines{}
+	cfg.Log = slog.New(slog.NewTextHandler(lines, nil))
 	a := open(t, cfg)
 	b := open(t, withTLS(s.config("b", a.seed()), ca.issue(from, to)))
 	eventually(t, "meshed", func() bool { return a.hasRoutes("b") && b.hasRoutes("a") })
@@ -82,6 +86,7 @@ func TestOwnAuthority(t *testing.T) {
 	own := open(t, s.config("c", a.seed())) // a member, but without the authority
 	expired := open(t, withTLS(s.config("d", a.seed()), ca.issue(from, from.Add(time.Minute))))
 	eventually(t, "c has met another certificate than a member's", func() bool { return own.Status().Refused > 0 })
+	eventually(t, "a has met d's certificate", func() bool { return lines.has("certificate has expired") })
 	if !own.hasRoutes() || !expired.hasRoutes() || !a.hasRoutes("b") {
 		t.Errorf("routes %v, %v, %v", own.Status().Routes, expired.Status().Routes, a.Status().Routes)
 	}
@@ -90,6 +95,41 @@ func TestOwnAuthority(t *testing.T) {
 	ext.Mode, ext.Listen, ext.URL, ext.TLS.CA = bus.External, "", a.clientURL(), ca.pool
 	c := open(t, ext)
 	eventually(t, "a client by key", func() bool { return c.Status().Connected && a.Status().Clients == 1 })
+}
+
+// logLines keeps what is logged.
+type logLines struct {
+	mu   sync.Mutex
+	text []byte
+}
+
+func (l *logLines) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.text = append(l.text, b...)
+	return len(b), nil
+}
+
+func (l *logLines) has(text string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Contains(string(l.text), text)
+}
+
+// A refused key dials again every second and is logged once a minute.
+func TestARefusedKeyIsLoggedOnceAMinute(t *testing.T) {
+	s, other := newSite(t, "a"), newSite(t, "b")
+	other.add("a", public(s.keys["a"]))
+	cfg, lines := s.config("a"), &logLines{}
+	cfg.Log = slog.New(slog.NewTextHandler(lines, nil))
+	a := open(t, cfg)
+	open(t, other.config("b", a.seed()))
+	eventually(t, "refused three times", func() bool { return a.Status().Refused >= 3 })
+	lines.mu.Lock()
+	defer lines.mu.Unlock()
+	if n := strings.Count(string(lines.text), "is not one of the network"); n != 1 {
+		t.Errorf("%d lines of it:\n%s", n, lines.text)
+	}
 }
 
 // A certificate's times and names are nothing: a box whose clock stands at
