@@ -55,13 +55,13 @@ type flight struct {
 func (f *flight) reset(done runset, next uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.done, f.next = done, next
+	f.done, f.next = done, max(f.next, next) // intake may be ahead already
 }
 
 func (f *flight) stored(next uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.next = next
+	f.next = max(f.next, next)
 }
 
 func (f *flight) end() uint64 {

@@ -88,8 +88,14 @@ func (sl *sealer) look() (fresh time.Time, over bool) {
 }
 
 // recover learns from journal and ledger which readings are still to be
-// batched: every journalled number that no mark names.
-func (s *Stage) recover(ctx context.Context) error {
+// batched: every journalled number that no mark names. The journal's next number
+// was next when the process started.
+func (s *Stage) recover(ctx context.Context, next uint64) error {
+	if s.cfg.Restore != nil {
+		if err := s.cfg.Restore(ctx, next); err != nil {
+			return fmt.Errorf("restore the ledger's marks: %w", err)
+		}
+	}
 	var done runset
 	err := s.ledger.Marks(func(run [2]uint64, _ stardust.BlockID) bool {
 		done = done.add(run)
@@ -98,7 +104,7 @@ func (s *Stage) recover(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read the ledger's marks: %w", err)
 	}
-	if next := s.journal.Next(); done.last() >= next {
+	if next = s.journal.Next(); done.last() >= next {
 		s.log.Error("journal is behind the ledger's marks: restored from an older copy, or lost; "+
 			"it goes on above them under a new incarnation", "next", next, "marked", done.last())
 		s.count.skipped.Store(done.last() + 1 - next)
@@ -111,7 +117,7 @@ func (s *Stage) recover(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	next := s.journal.Next()
+	next = s.journal.Next()
 	s.seal.todo = done.rest()
 	if s.seal.todo.below(next) > 0 {
 		s.seal.oldest = time.Unix(0, 0) // what an earlier process left has waited long enough
@@ -123,7 +129,6 @@ func (s *Stage) recover(ctx context.Context) error {
 // sealAll makes batches, each when an attacher is free for it, until intake
 // is over and nothing is left, or ctx ends.
 func (s *Stage) sealAll(ctx context.Context, batches chan<- *batch) error {
-	defer close(batches)
 	for {
 		select {
 		case s.seal.slots <- struct{}{}:

@@ -54,6 +54,13 @@ type Config struct {
 	// trust it. The default trusts the system's clock as far as ClockUnsure.
 	Clock func() (time.Time, reading.Clock)
 
+	// Restore, when the ledger was made anew, returns once its marks name every
+	// reading below next that stands in a block, or with the error of ctx.
+	// Until then readings are taken in and nothing is sealed; with an empty
+	// journal nothing is taken in either, since its numbers may be in use. Nil:
+	// the ledger has its marks.
+	Restore func(ctx context.Context, next uint64) error
+
 	// Transient tells whether an error of the prover or the ledger passes by
 	// itself, so that the same is tried again; Stopped whether it only says
 	// that the other stage is stopping. Errors that wrap ErrBusy or ErrClosed
@@ -117,19 +124,35 @@ func New(cfg Config, journal Journal, prover Prover, ledger Ledger) (*Stage, err
 // resolved and Submit returns ErrClosed. It must be called once.
 func (s *Stage) Run(ctx context.Context) error {
 	defer s.inbox.refuse(ErrClosed)
-	if err := s.recover(ctx); err != nil {
-		if ctx.Err() != nil {
-			return nil
+	next := s.journal.Next()
+	early := s.cfg.Restore != nil && next > 1 // intake does not wait for the marks
+	if !early {
+		if err := s.recover(ctx, next); err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return err
 		}
-		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
+	s.flight.stored(next)
 	g.Go(func() error { return s.collect(ctx) })
 
 	// Everything behind the journal ends when it is drained or cannot go on.
 	work, end := context.WithCancel(ctx)
 	batches := make(chan *batch, attachers)
-	g.Go(func() error { return s.sealAll(work, batches) })
+	g.Go(func() error {
+		defer close(batches)
+		if early {
+			if err := s.recover(work, next); err != nil {
+				if work.Err() != nil {
+					return nil
+				}
+				return err
+			}
+		}
+		return s.sealAll(work, batches)
+	})
 	g.Go(func() error { return s.trimJournal(work) })
 	g.Go(func() error {
 		defer end()

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -37,9 +38,8 @@ func repairDone(dir string) error {
 // Secrets that others can read are closed to them. A damaged ledger is moved
 // aside, complete, and a new one takes its place, if the journal is whole: from
 // it the next start attaches again what it keeps. In a network of several
-// gateways the readings that the damaged ledger marked as attached stay so,
-// because the blocks are at the others; unless every mark can be read the
-// ledger is left as it is. The journal is never touched.
+// gateways it first gets the blocks from the others, and attaches what stands in
+// none of them. The journal is never touched.
 //
 // When it is cut off it is to be called again; a start in between is refused.
 // Called again after that it does nothing.
@@ -135,23 +135,23 @@ func (d *Doctor) repairLedger(ctx context.Context, lock *os.File) (*Finding, err
 	if _, err := d.fsck(ctx, lock, jobJournal, journal); err != nil {
 		return nil, fmt.Errorf("the journal has to be whole first: %w", err)
 	}
-	return d.replace(ctx, lock, len(f.Gateways) > 1)
+	return d.replace(len(f.Gateways) > 1)
 }
 
 // replace builds the new ledger and puts it in the place of the damaged one.
-func (d *Doctor) replace(ctx context.Context, lock *os.File, federated bool) (*Finding, error) {
+func (d *Doctor) replace(federated bool) (*Finding, error) {
 	dir := string(d.Config.DataDir)
 	next := filepath.Join(dir, "ledger.new")
 	if err := os.RemoveAll(next); err != nil { // left by a repair that never began
 		return nil, err
 	}
-	var carried uint64
 	var err error
 	if federated {
-		if carried, err = d.fsck(ctx, lock, jobCarry, filepath.Join(dir, jobLedger), next); err != nil {
-			return nil, errors.Join(fmt.Errorf("%w; attaching everything again would double what other gateways have", err), os.RemoveAll(next))
-		}
-	} else if err = makeDir(next); err != nil {
+		err = makeRestoring(next, slog.New(slog.DiscardHandler))
+	} else {
+		err = makeDir(next)
+	}
+	if err != nil {
 		return nil, err
 	}
 	r := &replacing{Damaged: asideName(dir, time.Now())}
@@ -170,11 +170,10 @@ func (d *Doctor) replace(ctx context.Context, lock *os.File, federated bool) (*F
 		return nil, err
 	}
 	f := &Finding{Check: "repair", Verdict: VerdictOK, Found: "moved the damaged ledger, complete, to " + filepath.Join(dir, r.Damaged)}
+	f.Found += " and made a new one"
 	if federated {
-		f.Found += fmt.Sprintf(" and made a new one that marks the same %s as attached", counted(carried, "reading"))
-		f.Advice = "start the gateway: its blocks come from the other gateways; those that no other gateway has are in the moved directory alone, so keep it"
+		f.Advice = "start the gateway: its blocks come from the other gateways; readings that stand in none of them are attached again"
 	} else {
-		f.Found += " and made a new one"
 		f.Advice = "start the gateway: it attaches again what the journal keeps; older readings are in the blocks of the moved directory alone, so keep it"
 	}
 	return f, nil

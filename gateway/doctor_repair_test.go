@@ -134,28 +134,22 @@ func TestADamagedLedgerIsReplaced(t *testing.T) {
 	}
 }
 
-// Among others, what is marked stays marked: the blocks are at the others.
-func TestTheMarksOfADamagedLedgerAreCarriedOver(t *testing.T) {
-	cfg := joinedBox(t, t.TempDir())
-	d := doctorOf(t, cfg)
-	flip(t, blockTable(t, cfg), 60)
-	want(t, d.Examine(t.Context()), "ledger", VerdictBad, "checksum")
-	want(t, d.Repair(t.Context()), "repair", VerdictOK, "the same 7 readings as attached")
-	want(t, d.Repair(t.Context()), "repair", VerdictOK, "nothing had to be repaired")
-	want(t, d.Examine(t.Context()), "ledger", VerdictOK, "0 blocks")
+// alone starts a gateway whose ledger is new while the other one of its network
+// is away: it takes readings in and attaches nothing.
+func alone(t *testing.T, cfg Config, kept int) {
+	t.Helper()
+	cfg.Shutdown.Drain = 0
 	g := start(t, cfg)
-	if err := g.publish("readings/probe-1/count", "9"); err != nil {
-		t.Fatal(err)
+	must(t, g.publish("readings/probe-1/count", "9"))
+	var s struct {
+		Backlog struct{ Stored, Attached int }
+		Alarms  []struct{ Name string }
 	}
-	rs := g.readings(8)
-	for i, r := range rs {
-		if has := r.BlockID != ""; has != (i == 7) {
-			t.Errorf("reading %d stands in block %q: those before the damage are in blocks of others", i+1, r.BlockID)
-		}
+	g.get("/api/hedgerow/v1/status", &s)
+	if s.Backlog.Stored != kept+1 || s.Backlog.Attached != 0 || !slices.ContainsFunc(s.Alarms, func(a struct{ Name string }) bool { return a.Name == "restoring" }) {
+		t.Errorf("status is %+v, want %d readings stored and the alarm", s, kept+1)
 	}
-	if st := g.Stats(); st.Attached != 1 {
-		t.Errorf("%d readings were attached, want the new one", st.Attached)
-	}
+	must(t, g.stop())
 }
 
 // blockTable returns the table of the ledger that holds its first block.
@@ -167,31 +161,6 @@ func blockTable(t *testing.T, cfg Config) string {
 	}
 	slices.Sort(names)
 	return names[len(names)-1]
-}
-
-// Marks that cannot be read are not guessed: the ledger stays where it is.
-func TestAmongOthersALedgerWithoutReadableMarksIsLeft(t *testing.T) {
-	cfg := joinedBox(t, t.TempDir())
-	d := doctorOf(t, cfg)
-	table := blockTable(t, cfg)
-	flip(t, table, -40)
-	before, err := os.ReadFile(table)
-	if err != nil {
-		t.Fatal(err)
-	}
-	fs := d.Repair(t.Context())
-	want(t, fs, "repair", VerdictBad, "left as it is")
-	if !fs[0].Store {
-		t.Error("it does not count as damage of a store")
-	}
-	if after, err := os.ReadFile(table); err != nil || !slices.Equal(before, after) {
-		t.Errorf("the damaged table is another now: %v", err)
-	}
-	for _, name := range []string{"ledger.new", repairFile} {
-		if exists(filepath.Join(string(cfg.DataDir), name)) {
-			t.Errorf("%s is left", name)
-		}
-	}
 }
 
 // The journal is reported and never touched, and no ledger is replaced beside
@@ -281,7 +250,7 @@ func TestADamagedLogOfTheLedgerCostsNoReading(t *testing.T) {
 // Whatever step a repair is cut off behind, a start is refused, and the next
 // repair finishes it.
 func TestARepairThatWasCutOffIsFinishedByTheNext(t *testing.T) {
-	for _, step := range []string{"carried", "begun", "moved", "in place"} {
+	for _, step := range []string{"made", "begun", "moved", "in place"} {
 		t.Run(step, func(t *testing.T) {
 			cfg := joinedBox(t, t.TempDir())
 			dir := string(cfg.DataDir)
@@ -290,20 +259,20 @@ func TestARepairThatWasCutOffIsFinishedByTheNext(t *testing.T) {
 			const aside = "ledger.damaged-20261127T080000Z"
 			next := filepath.Join(dir, "ledger.new")
 			do := []func() error{
-				func() error { _, err := carryMarks(t.Context(), []string{ledgerDir(cfg), next}); return err },
+				func() error { return makeRestoring(next, quietLog()) },
 				func() error {
 					return os.WriteFile(filepath.Join(dir, repairFile), []byte(`{"damaged":"`+aside+`"}`), 0o600)
 				},
 				func() error { return os.Rename(ledgerDir(cfg), filepath.Join(dir, aside)) },
 				func() error { return os.Rename(next, ledgerDir(cfg)) },
 			}
-			for i, name := range []string{"carried", "begun", "moved", "in place"} {
+			for i, name := range []string{"made", "begun", "moved", "in place"} {
 				must(t, do[i]())
 				if name == step {
 					break
 				}
 			}
-			if step != "carried" { // that one has not begun
+			if step != "made" { // that one has not begun
 				if _, err := New(cfg, quietLog()); err == nil || !strings.Contains(err.Error(), "doctor --repair") {
 					t.Errorf("New = %v, want it to name the way out", err)
 				}
@@ -321,11 +290,7 @@ func TestARepairThatWasCutOffIsFinishedByTheNext(t *testing.T) {
 			if n, err := filepath.Glob(filepath.Join(dir, "ledger.damaged-*")); len(n) != 1 || err != nil {
 				t.Errorf("moved aside: %v, %v", n, err)
 			}
-			g := start(t, cfg)
-			g.readings(7)
-			if st := g.Stats(); st.Attached != 0 {
-				t.Errorf("%d readings were attached again", st.Attached)
-			}
+			alone(t, cfg, 7)
 		})
 	}
 }

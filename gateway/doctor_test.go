@@ -342,7 +342,7 @@ func TestWhatTheOtherProcessSaysOfAStore(t *testing.T) {
 }
 
 func TestFsckWantsItsArguments(t *testing.T) {
-	for _, args := range [][]string{nil, {"journal"}, {"carry", "a"}, {"journal", "a", "b"}, {"x", "a"}} {
+	for _, args := range [][]string{nil, {"journal"}, {"ledger", "a", "b"}, {"journal", "a", "b"}, {"x", "a"}} {
 		if err := Fsck(t.Context(), args, os.Stdout); err == nil {
 			t.Errorf("Fsck(%q) = nil", args)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"time"
 
 	"github.com/hedgerow-iot/hedgerow/batching/archive"
 	"github.com/hedgerow-iot/hedgerow/ledger"
@@ -15,12 +16,20 @@ import (
 	"github.com/hedgerow-iot/hedgerow/powfarm/remote"
 )
 
+// refetchPatience is how long whoever reads a damaged block waits for the peers.
+const refetchPatience = 10 * time.Second
+
 // tangleStages builds the replica and what follows it.
 func (s *stages) tangleStages(g *Gateway) (err error) {
 	file, log := g.home.network, g.log
 	s.ledger, err = ledger.New(ledger.Config{
 		Network: file, Log: log.With("stage", "ledger"),
 		Announce: func(id stardust.BlockID, raw []byte) { s.peers.Announce(id, raw) },
+		Refetch: func(id stardust.BlockID) ([]byte, error) {
+			ctx, cancel := context.WithTimeout(context.Background(), refetchPatience)
+			defer cancel()
+			return s.peers.Fetch(ctx, id)
+		},
 	}, g.stores.ledger)
 	if err != nil {
 		return storeError(err)

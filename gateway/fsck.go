@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"os/exec"
 	"strings"
@@ -16,11 +15,10 @@ import (
 	"github.com/hedgerow-iot/hedgerow/ledger/store"
 )
 
-// The jobs of [Fsck], with the directories that follow them.
+// The jobs of [Fsck], with the directory that follows them.
 const (
 	jobJournal = "journal" // DIR: open and check
 	jobLedger  = "ledger"  // DIR: open and check
-	jobCarry   = "carry"   // FROM TO: make a ledger with the marks of another one
 )
 
 // What an outcome can say.
@@ -35,7 +33,7 @@ const (
 type outcome struct {
 	Result string `json:"result"`
 	Text   string `json:"text,omitempty"`
-	Count  uint64 `json:"count"` // readings: kept, or carried
+	Count  uint64 `json:"count"` // readings or blocks
 }
 
 // Fsck does one job on a store in this process and writes its outcome to out.
@@ -43,15 +41,13 @@ type outcome struct {
 // can recover, so a doctor runs Fsck in a process of its own (see
 // [Doctor.Self]). The error is one of the arguments.
 func Fsck(ctx context.Context, args []string, out io.Writer) error {
-	jobs := map[string]func(context.Context, []string) (uint64, error){
-		jobJournal: checkJournal, jobLedger: checkLedger, jobCarry: carryMarks,
-	}
-	if len(args) < 2 || jobs[args[0]] == nil || len(args) > 3 || (len(args) == 3) != (args[0] == jobCarry) {
-		return fmt.Errorf("fsck %q: want journal DIR, ledger DIR or carry FROM TO", args)
+	jobs := map[string]func(context.Context, string) (uint64, error){jobJournal: checkJournal, jobLedger: checkLedger}
+	if len(args) != 2 || jobs[args[0]] == nil {
+		return fmt.Errorf("fsck %q: want journal DIR or ledger DIR", args)
 	}
 	o := outcome{Result: outcomeOK}
 	var err error
-	o.Count, err = jobs[args[0]](ctx, args[1:])
+	o.Count, err = jobs[args[0]](ctx, args[1])
 	switch {
 	case err == nil:
 	case ctx.Err() != nil:
@@ -69,8 +65,8 @@ func Fsck(ctx context.Context, args []string, out io.Writer) error {
 	return json.NewEncoder(out).Encode(o)
 }
 
-func checkJournal(ctx context.Context, dirs []string) (kept uint64, err error) {
-	j, err := journal.Open(dirs[0], journal.Options{Reserve: 1})
+func checkJournal(ctx context.Context, dir string) (kept uint64, err error) {
+	j, err := journal.Open(dir, journal.Options{Reserve: 1})
 	if err != nil {
 		return 0, err
 	}
@@ -78,25 +74,13 @@ func checkJournal(ctx context.Context, dirs []string) (kept uint64, err error) {
 	return kept, errors.Join(j.Check(ctx), j.Close())
 }
 
-func checkLedger(ctx context.Context, dirs []string) (blocks uint64, err error) {
-	s, err := store.Open(dirs[0], store.Options{Reserve: 1, Still: true})
+func checkLedger(ctx context.Context, dir string) (blocks uint64, err error) {
+	s, err := store.Open(dir, store.Options{Reserve: 1, Still: true})
 	if err != nil {
 		return 0, err
 	}
 	blocks, _, err = s.Count()
 	return blocks, errors.Join(err, s.Check(ctx), s.Close())
-}
-
-func carryMarks(_ context.Context, dirs []string) (readings uint64, err error) {
-	log := slog.New(slog.DiscardHandler)
-	runs, err := store.ReadRuns(dirs[0], log)
-	if err != nil {
-		return 0, err
-	}
-	for _, r := range runs {
-		readings += r[1] - r[0] + 1
-	}
-	return readings, store.CreateWithRuns(dirs[1], runs, log)
 }
 
 // maxSaid bounds what is kept of the output of a process that does a job.

@@ -56,6 +56,9 @@ func New(cfg Config, log *slog.Logger) (_ *Gateway, err error) {
 	if g.home, err = openHome(&g.cfg, log); err != nil {
 		return nil, err
 	}
+	if err := prepareLedger(&g.cfg, g.home, log); err != nil {
+		return nil, err
+	}
 	if g.stores, err = openStores(&g.cfg, log); err != nil {
 		return nil, err
 	}
@@ -116,13 +119,26 @@ type stores struct {
 	ledger  *store.Store
 }
 
+// prepareLedger deals with a ledger that is missing although this is not the
+// first start.
+func prepareLedger(cfg *Config, h *home, log *slog.Logger) error {
+	dir := string(cfg.DataDir)
+	if exists(filepath.Join(dir, "ledger")) {
+		return nil
+	}
+	if len(h.network.Gateways) > 1 && !h.fresh {
+		log.Error("the ledger is missing and is made anew from the other gateways", "data_dir", dir)
+		return startOver(dir, log.With("store", "ledger"))
+	}
+	if files, _ := os.ReadDir(filepath.Join(dir, "journal")); len(files) > 0 { // what is wrong with it, opening says
+		log.Error("the ledger is missing and is made anew; what the journal keeps is attached again", "data_dir", dir)
+	}
+	return nil
+}
+
 // openStores opens both stores, or none.
 func openStores(cfg *Config, log *slog.Logger) (*stores, error) {
 	dir := string(cfg.DataDir)
-	files, _ := os.ReadDir(filepath.Join(dir, "journal")) // what is wrong with it, opening says
-	if len(files) > 0 && !exists(filepath.Join(dir, "ledger")) {
-		log.Error("the ledger is missing and is made anew; what the journal keeps is attached again", "data_dir", dir)
-	}
 	j, err := journal.Open(filepath.Join(dir, "journal"), journal.Options{
 		MaxDisk: int64(cfg.Journal.MaxDisk), Reserve: int64(cfg.Journal.Reserve),
 		Retention: duration(cfg.Journal.Retention), Log: log.With("store", "journal"),

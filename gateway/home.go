@@ -20,6 +20,7 @@ type home struct {
 	lock    *os.File
 	key     ed25519.PrivateKey
 	token   string
+	fresh   bool // the identity was not used before
 	network *network.File
 }
 
@@ -46,6 +47,7 @@ func openHome(cfg *Config, log *slog.Logger) (_ *home, err error) {
 	if h.key, made, err = identity(cfg.Identity, used(dir)); err != nil {
 		return nil, err
 	}
+	h.fresh = made
 	if made {
 		log.Info("identity key made; keep a copy of it apart from the data", "file", cfg.Identity.Ref)
 	}
@@ -58,9 +60,11 @@ func openHome(cfg *Config, log *slog.Logger) (_ *home, err error) {
 	if h.network, err = openNetwork(cfg, h.key.Public().(ed25519.PublicKey)); err != nil {
 		return nil, err
 	}
-	if err := useIdentity(cfg.Identity); err != nil {
+	used, err := useIdentity(cfg.Identity)
+	if err != nil {
 		return nil, err
 	}
+	h.fresh = h.fresh || used
 	return h, nil
 }
 

@@ -130,7 +130,7 @@ func (s *stages) handler(g *Gateway) (http.Handler, error) {
 		Name: cfg.Name, Version: version, Token: g.home.token, Network: g.home.network,
 		Settings:  func() any { return settings(cfg) },
 		Listeners: func() []admin.Listener { return adminListeners(g.sockets.named) },
-		Warnings:  func() []admin.Alarm { return warnings(cfg) },
+		Warnings:  func() []admin.Alarm { return append(warnings(cfg), s.restoring()...) },
 		Clock:     newClock(),
 	}, src, g.log.With("stage", "admin"))
 	if err != nil {

@@ -63,18 +63,19 @@ func Init(dir, name string) (made []string, err error) {
 	return made, note(configName, true, err)
 }
 
-// useIdentity removes the marker of a new identity, durably, once it is used.
-func useIdentity(s Secret) error {
+// useIdentity removes the marker of a new identity, durably, before it is used,
+// and reports whether it was there.
+func useIdentity(s Secret) (fresh bool, err error) {
 	if s.Scheme != "file" {
-		return nil
+		return false, nil
 	}
 	dir := filepath.Dir(s.Ref)
-	err := os.Remove(filepath.Join(dir, freshName))
+	err = os.Remove(filepath.Join(dir, freshName))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil
+		return false, nil
 	case err != nil:
-		return fmt.Errorf("remove the marker of a new identity key: %w", err)
+		return false, fmt.Errorf("remove the marker of a new identity key: %w", err)
 	}
-	return syncDir(dir)
+	return true, syncDir(dir)
 }

@@ -162,6 +162,7 @@ func TestAJoinThatWasCutOffIsFinishedByTheNext(t *testing.T) {
 func TestAFreshBoxJoinsAndTakesTheNextEpoch(t *testing.T) {
 	cfg := testSandbox(t, t.TempDir())
 	f, path, keys := networkWith(t, cfg, "site")
+	must(t, os.WriteFile(filepath.Join(filepath.Dir(cfg.Identity.Ref), freshName), nil, 0o600)) // as init does
 	if j, err := Join(cfg, path, quietLog()); err != nil || j.Archive != "" || j.Already {
 		t.Fatalf("Join = %+v, %v", j, err)
 	}

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/hedgerow-iot/hedgerow/ledger/network"
+
 	"github.com/hedgerow-iot/hedgerow/batching/journal"
 	"github.com/hedgerow-iot/hedgerow/ledger/store"
 )
@@ -100,7 +102,12 @@ func TestLostLedgerIsSaid(t *testing.T) {
 	var said strings.Builder
 	for _, lost := range []bool{false, true} {
 		said.Reset()
-		s, err := openStores(&cfg, slog.New(slog.NewTextHandler(&said, nil)))
+		log := slog.New(slog.NewTextHandler(&said, nil))
+		f := network.NewOfOne("alone", "gw", make([]byte, 32))
+		if err := prepareLedger(&cfg, &home{network: f}, log); err != nil {
+			t.Fatal(err)
+		}
+		s, err := openStores(&cfg, log)
 		if err != nil {
 			t.Fatal(err)
 		}

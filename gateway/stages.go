@@ -31,6 +31,7 @@ type stages struct {
 	farm                   *powfarm.Farm
 	pool                   *remote.Pool   // nil: no workers on other boxes are asked
 	lend                   *remote.Server // nil: the farm is not lent
+	restorer               *restorer      // nil: the ledger has its marks
 	batching               *batching.Stage
 	mqttIntake, coapIntake *protocols.Intake
 	mqtt                   *mqtt.Broker
@@ -52,11 +53,18 @@ func newStages(g *Gateway) (s *stages, err error) {
 	if err := s.remoteStages(g); err != nil {
 		return nil, err
 	}
+	if s.restorer, err = newRestorer(s, g); err != nil {
+		return nil, storeError(err)
+	}
+	var restore func(context.Context, uint64) error
+	if s.restorer != nil {
+		restore = s.restorer.restore
+	}
 	s.batching, err = batching.New(batching.Config{
 		Gateway: cfg.Name, Key: g.home.key, Genesis: g.home.network.GenesisHash(),
 		Linger: linger(cfg.Journal.Linger), MaxAge: duration(cfg.Batching.MaxAge),
 		TipRefresh: duration(cfg.Powfarm.TipRefresh), MaxReadings: cfg.Batching.MaxReadings,
-		Target: int(cfg.Batching.Target), Clock: newClock(),
+		Target: int(cfg.Batching.Target), Clock: newClock(), Restore: restore,
 		Transient: transient, Stopped: stopped, Log: log.With("stage", "batching"),
 	}, s.journal, s.prover(powfarm.Telemetry), s.ledger)
 	if err != nil {

@@ -67,6 +67,10 @@ type Config struct {
 	// that stores, so it must not block; raw must not be changed. Nobody is told.
 	Announce func(id stardust.BlockID, raw []byte)
 
+	// Refetch returns the bytes of a block that the store has and cannot read,
+	// or an error; it may take seconds. Such a block is an error.
+	Refetch func(id stardust.BlockID) ([]byte, error)
+
 	Queue     int // own blocks that may wait to be stored; 1024
 	HoldCount int // received blocks that may wait for their parents; 4096
 	HoldBytes int // bytes of those blocks; 8 MiB
@@ -84,6 +88,7 @@ type Ledger struct {
 	closed   chan struct{} // closed when Run ends
 	started  atomic.Bool
 	announce func(stardust.BlockID, []byte)
+	refetch  func(stardust.BlockID) ([]byte, error)
 	scorer   scorer
 	growth   growth
 
@@ -95,7 +100,7 @@ type Ledger struct {
 	pool atomic.Pointer[pool]
 
 	counts struct {
-		blocks, held, heldBytes, dropped, refused, duplicates atomic.Uint64
+		blocks, held, heldBytes, dropped, refused, duplicates, damaged, refetched atomic.Uint64
 
 		lastAttached atomic.Int64 // Unix milliseconds, 0 never
 	}
@@ -117,6 +122,8 @@ type Stats struct {
 	Dropped      uint64    // held blocks given up to make room, since start
 	Refused      uint64    // invalid blocks, since start
 	Duplicates   uint64    // blocks that were there already, since start
+	Damaged      uint64    // reads of blocks that the store could not give back, since start
+	Refetched    uint64    // of those, how many a peer gave
 	LastAttached time.Time // zero: never
 }
 
@@ -137,6 +144,7 @@ func New(cfg Config, store Store) (*Ledger, error) {
 		received: make(chan []*job, 1),
 		closed:   make(chan struct{}),
 		announce: cfg.Announce,
+		refetch:  cfg.Refetch,
 		hold:     newHold(cmp.Or(cfg.HoldCount, 4096), cmp.Or(cfg.HoldBytes, 8<<20)),
 	}
 	p, err := loadPool(store, cmp.Or(cfg.MaxTips, 256))
@@ -144,6 +152,9 @@ func New(cfg Config, store Store) (*Ledger, error) {
 		return nil, fmt.Errorf("open ledger: %w", err)
 	}
 	l.pool.Store(p)
+	if l.refetch == nil {
+		l.refetch = func(id stardust.BlockID) ([]byte, error) { return nil, fmt.Errorf("%w: %v", ErrNotFound, id) }
+	}
 	if l.announce == nil {
 		l.announce = func(stardust.BlockID, []byte) {}
 	}

@@ -135,6 +135,8 @@ func (l *Ledger) Stats() Stats {
 		Dropped:    l.counts.dropped.Load(),
 		Refused:    l.counts.refused.Load(),
 		Duplicates: l.counts.duplicates.Load(),
+		Damaged:    l.counts.damaged.Load(),
+		Refetched:  l.counts.refetched.Load(),
 	}
 	if ms := l.counts.lastAttached.Load(); ms != 0 {
 		s.LastAttached = time.UnixMilli(ms)
@@ -173,13 +175,30 @@ func (l *Ledger) Digest() ([32]byte, error) {
 	return sum, nil
 }
 
+// load returns what the store has of a block, its bytes verified. What cannot be
+// read is fetched from elsewhere for this once; the store is repaired by whoever
+// looks after it.
 func (l *Ledger) load(id stardust.BlockID) (Record, error) {
 	rec, err := l.store.Load(id)
-	switch {
-	case errors.Is(err, ErrNotFound):
+	if errors.Is(err, ErrNotFound) {
 		return Record{}, fmt.Errorf("%w: %v", ErrNotFound, id)
-	case err != nil:
+	}
+	if err == nil {
+		if stardust.IDOf(rec.Raw) == id {
+			return rec, nil
+		}
+		err = errors.New("its bytes do not give its id")
+	}
+	l.counts.damaged.Add(1)
+	l.log.Error("block cannot be read", "block", id, "err", err)
+	raw, other := l.refetch(id)
+	if other != nil {
 		return Record{}, fmt.Errorf("load block %v: %w", id, err)
 	}
-	return rec, nil
+	b, other := stardust.ParseBlock(raw)
+	if other != nil || stardust.IDOf(raw) != id {
+		return Record{}, fmt.Errorf("load block %v: %w", id, err)
+	}
+	l.counts.refetched.Add(1)
+	return Record{Raw: raw, Parents: b.Parents, Attached: rec.Attached}, nil
 }

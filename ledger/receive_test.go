@@ -249,3 +249,55 @@ func cpuTime(tb testing.TB) time.Duration {
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
+
+// A spoilt store gives back other bytes than it was given, or none.
+type spoilt struct {
+	*memory
+	load func(ledger.Record) (ledger.Record, error)
+}
+
+func (s *spoilt) Load(id stardust.BlockID) (ledger.Record, error) {
+	rec, err := s.memory.Load(id)
+	if err != nil {
+		return rec, err
+	}
+	return s.load(rec)
+}
+
+func TestABlockThatCannotBeReadIsFetched(t *testing.T) {
+	d := draw(t, "g -> a b; a b -> c")
+	for name, load := range map[string]func(ledger.Record) (ledger.Record, error){
+		"an error": func(ledger.Record) (ledger.Record, error) { return ledger.Record{}, errors.New("checksum") },
+		"other bytes": func(r ledger.Record) (ledger.Record, error) {
+			r.Raw = slices.Clone(r.Raw)
+			r.Raw[len(r.Raw)-1] ^= 1
+			return r, nil
+		},
+	} {
+		answer := d.raws["c"]
+		s := &spoilt{memory: newMemory(), load: func(r ledger.Record) (ledger.Record, error) { return r, nil }}
+		l := start(t, ledger.Config{Refetch: func(id stardust.BlockID) ([]byte, error) {
+			if answer == nil {
+				return nil, ledger.ErrNotFound
+			}
+			return answer, nil
+		}}, s)
+		d.attach(l)
+		s.load = load
+		if raw, err := l.Block(d.ids["c"]); string(raw) != string(d.raws["c"]) || err != nil {
+			t.Errorf("%s: Block = %x, %v", name, raw, err)
+		}
+		if m, err := l.Metadata(d.ids["c"]); d.named(m.Parents) != "a b" || err != nil {
+			t.Errorf("%s: Metadata = %+v, %v", name, m, err)
+		}
+		if st := l.Stats(); st.Damaged != 2 || st.Refetched != 2 {
+			t.Errorf("%s: Stats = %+v", name, st)
+		}
+		for what, raw := range map[string][]byte{"another block": d.raws["b"], "nothing": nil} {
+			answer = raw
+			if raw, err := l.Block(d.ids["c"]); err == nil || errors.Is(err, ledger.ErrNotFound) {
+				t.Errorf("%s, %s is fetched: Block = %x, %v", name, what, raw, err)
+			}
+		}
+	}
+}

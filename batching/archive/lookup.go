@@ -136,17 +136,17 @@ func startAfter(after string, prefix []byte) ([]byte, error) {
 	return append(key, 0), nil
 }
 
-// Runs yields, for the journal of a gateway with this key and incarnation,
-// which numbers stand in which block and count, in ascending order of the
-// thousand that the numbers are of; a block comes once for each thousand. The
+// Runs yields, for the journals of a gateway with this key, which numbers stand
+// in which block and count, in ascending order of the thousand that the numbers
+// are of; a block comes once for each thousand. The
 // block is the zero id when it is not kept any more. Runs yields what is
 // indexed; see [Stats] for how far that is.
-func (a *Archive) Runs(key ed25519.PublicKey, incarnation [8]byte, yield func(runs [][2]uint64, block stardust.BlockID) bool) error {
+func (a *Archive) Runs(key ed25519.PublicKey, yield func(runs [][2]uint64, block stardust.BlockID) bool) error {
 	var at uint64
 	var id stardust.BlockID
 	err := scan(a.index, append([]byte{kindNumbers}, key...), nil, func(k, v []byte) (bool, error) {
-		_, in, c, err := decodeClaim(k, v)
-		if err != nil || in != incarnation {
+		_, _, c, err := decodeClaim(k, v)
+		if err != nil {
 			return true, err
 		}
 		if at != c.position {
@@ -158,7 +158,7 @@ func (a *Archive) Runs(key ed25519.PublicKey, incarnation [8]byte, yield func(ru
 		return yield(c.runs, id), nil
 	})
 	if err != nil {
-		return fmt.Errorf("numbers of journal %x: %w", incarnation, err)
+		return fmt.Errorf("numbers of the gateway with key %x: %w", key, err)
 	}
 	return nil
 }

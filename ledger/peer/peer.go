@@ -89,6 +89,7 @@ type Peers struct {
 
 	outbox  outbox
 	wants   wants
+	follows follows
 	asks    asks
 	walks   chan struct{} // capacity 1: a member waits to be walked
 	saved   []byte        // cursors; owned by New, then by follow, then by Run
@@ -109,21 +110,22 @@ func New(cfg Config, replica *ledger.Ledger) (*Peers, error) {
 		byKey:   map[network.PublicKey]*member{},
 		walks:   make(chan struct{}, 1),
 	}
-	member := false
+	needed, found := cfg.Network.Quorum(), false
 	for _, g := range cfg.Network.Gateways {
 		if g.PublicKey == own {
-			member = true
+			found, needed = true, needed-min(needed, uint64(g.Weight))
 			continue
 		}
 		m := newMember(g)
 		p.members = append(p.members, m)
 		p.byKey[g.PublicKey] = m
 	}
-	if !member {
+	if !found {
 		return nil, fmt.Errorf("network %s has no gateway with the key %v", cfg.Network.NetworkName, own)
 	}
 	p.outbox.init()
 	p.wants.init()
+	p.follows.init(needed)
 	p.asks.init(p.prefix + ".inbox." + Address(own[:]) + ".ask.")
 	if err := p.loadCursors(); err != nil {
 		return nil, err

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"time"
 
 	"github.com/hedgerow-iot/hedgerow/ledger"
@@ -160,7 +161,7 @@ func (p *Peers) walk(ctx context.Context, m *member) error {
 		}
 		// Whole blocks cost fewer round trips than ids when most are wanted.
 		if len(ids) == maxIDs && len(unknown) > maxIDs/2 {
-			err = p.stream(ctx, m)
+			pg.end, err = p.stream(ctx, m)
 		} else if err = p.fetchAll(ctx, m, unknown); err == nil {
 			m.has(cursor{pg.store, pg.last})
 		}
@@ -168,10 +169,76 @@ func (p *Peers) walk(ctx context.Context, m *member) error {
 			return p.gaveUp(ctx, m, err)
 		}
 		if pg.end {
+			p.reached(m)
 			return nil
 		}
 	}
 	return nil
+}
+
+// reached notes that this replica has everything that m had at the time.
+func (p *Peers) reached(m *member) {
+	p.follows.mu.Lock()
+	defer p.follows.mu.Unlock()
+	f := &p.follows
+	if f.reached[m] {
+		return
+	}
+	f.reached[m] = true
+	if f.weight += uint64(m.Weight); f.weight >= f.needed && !f.done {
+		f.done = true
+		close(f.synced)
+	}
+}
+
+// follows says whom this replica has caught up with since the start.
+type follows struct {
+	needed uint64 // weight of the others that makes a quorum with this gateway
+
+	mu      sync.Mutex // guards what follows
+	reached map[*member]bool
+	weight  uint64        // theirs
+	done    bool          // synced is closed
+	synced  chan struct{} // closed when weight reaches needed
+}
+
+func (f *follows) init(needed uint64) {
+	f.needed, f.reached, f.synced = needed, map[*member]bool{}, make(chan struct{})
+	if f.done = needed == 0; f.done {
+		close(f.synced)
+	}
+}
+
+// Synced waits until this replica has had everything of so many others since
+// the start that they make a quorum with this gateway, or returns the error of
+// ctx.
+func (p *Peers) Synced(ctx context.Context) error {
+	select {
+	case <-p.follows.synced:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// Fetch asks one member after the other for a block, for which it takes up to a
+// few seconds, and returns its bytes. The error wraps [ledger.ErrNotFound] when
+// nobody hands it out.
+func (p *Peers) Fetch(ctx context.Context, id stardust.BlockID) ([]byte, error) {
+	for _, i := range rand.Perm(len(p.members)) {
+		m := p.members[i]
+		if !m.isUp(time.Now(), len(p.members)) {
+			continue
+		}
+		body, err := p.ask(ctx, m, kindBlocks, id[:])
+		if err != nil {
+			continue
+		}
+		if raws, err := parseBlocks(body); err == nil && len(raws) == 1 && stardust.IDOf(raws[0]) == id {
+			return raws[0], nil
+		}
+	}
+	return nil, fmt.Errorf("%w at any peer: %v", ledger.ErrNotFound, id)
 }
 
 // gaveUp says why a walk ended early, and returns the error if it is the
@@ -272,9 +339,9 @@ type delivery struct {
 }
 
 // stream gets all blocks after the cursor, those that are known included, until
-// the end or until most of a page is known. The next page is on its way while
-// one is stored.
-func (p *Peers) stream(ctx context.Context, m *member) error {
+// the end or until most of a page is known, and reports whether it was the end.
+// The next page is on its way while one is stored.
+func (p *Peers) stream(ctx context.Context, m *member) (end bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	next := make(chan delivery, 1)
 	ask := func(at cursor) { next <- p.askStream(ctx, m, at) }
@@ -291,7 +358,7 @@ func (p *Peers) stream(ctx context.Context, m *member) error {
 		d := <-next
 		waiting = false
 		if d.err != nil {
-			return d.err
+			return false, d.err
 		}
 		at = cursor{d.page.store, d.page.last}
 		if !d.page.end {
@@ -304,14 +371,14 @@ func (p *Peers) stream(ctx context.Context, m *member) error {
 			err = p.replica.Ready()
 		}
 		if err != nil {
-			return err
+			return false, err
 		}
 		if have < len(d.raws) {
-			return fmt.Errorf("%w: %d of %d blocks up to %d", errUndelivered, len(d.raws)-have, len(d.raws), at.at)
+			return false, fmt.Errorf("%w: %d of %d blocks up to %d", errUndelivered, len(d.raws)-have, len(d.raws), at.at)
 		}
 		m.has(at)
 		if d.page.end || p.replica.Position()-before < uint64(len(d.raws)/2) {
-			return nil
+			return d.page.end, nil
 		}
 	}
 }

@@ -202,8 +202,14 @@ func still(o badger.Options) badger.Options {
 	return o.WithNumCompactors(0).WithNumLevelZeroTablesStall(math.MaxInt)
 }
 
-// start checks the format and finds the last block.
-func (s *Store) start() error {
+// start checks the format and finds the last block. Badger answers some damage
+// with a panic.
+func (s *Store) start() (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = damaged("%v", p)
+		}
+	}()
 	if err := s.checkFormat(); err != nil {
 		return err
 	}

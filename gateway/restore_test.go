@@ -1,0 +1,119 @@
+package gateway
+
+import (
+	"crypto/x509"
+	"encoding/pem"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// twoBoxes are the configurations of two gateways of one network that reach
+// each other; neither has been started in it.
+func twoBoxes(t *testing.T) (own, other Config) {
+	t.Helper()
+	a, b := freeAddress(t), freeAddress(t)
+	set := []string{"batching.max_age=50ms", "journal.reserve=16MiB", "peers.routes=tls://" + a + ",tls://" + b}
+	homes := []string{t.TempDir(), t.TempDir()}
+	own = testSandbox(t, homes[0], append(set, "peers.listen="+a)...)
+	_, path, keys := networkWith(t, own, "site")
+	der, err := x509.MarshalPKCS8PrivateKey(keys[1])
+	must(t, err)
+	other = testSandbox(t, homes[1], append(set, "name=other", "peers.listen="+b, "network="+path)...)
+	must(t, os.WriteFile(other.Identity.Ref, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600))
+	own = testSandbox(t, homes[0], append(set, "peers.listen="+a, "network="+path)...)
+	for _, home := range homes {
+		must(t, os.WriteFile(filepath.Join(home, freshName), nil, 0o600))
+	}
+	return own, other
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// blocks waits until the gateway holds n blocks.
+func (r *runner) blocks(n int) {
+	r.t.Helper()
+	var s struct {
+		Replica struct{ Blocks int }
+	}
+	for end := time.Now().Add(time.Minute); s.Replica.Blocks != n; time.Sleep(20 * time.Millisecond) {
+		if r.get("/api/hedgerow/v1/status", &s); time.Now().After(end) {
+			r.t.Fatalf("%d blocks, want %d", s.Replica.Blocks, n)
+		}
+	}
+}
+
+// Whatever becomes of a ledger, its gateway gets it back from the others, and
+// attaches only what stands in none of their blocks.
+func TestALostLedgerComesBackFromTheOthers(t *testing.T) {
+	for name, lose := range map[string]func(t *testing.T, cfg Config){
+		"removed": func(t *testing.T, cfg Config) { must(t, os.RemoveAll(ledgerDir(cfg))) },
+		"damaged and repaired": func(t *testing.T, cfg Config) {
+			flip(t, blockTable(t, cfg), 60)
+			d := doctorOf(t, cfg)
+			want(t, d.Examine(t.Context()), "ledger", VerdictBad, "checksum")
+			want(t, d.Repair(t.Context()), "repair", VerdictOK, "moved the damaged ledger")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			own, other := twoBoxes(t)
+			a, b := start(t, own), start(t, other)
+			for n := range 3 {
+				must(t, a.publish("readings/probe-1/count", "1"))
+				must(t, b.publish("readings/probe-2/count", "2"))
+				a.readings(n + 1)
+				b.readings(n + 1)
+			}
+			a.blocks(6)
+			b.blocks(6)
+			must(t, b.stop())
+			must(t, a.publish("readings/probe-1/count", "not at the other"))
+			a.readings(4)
+			must(t, a.stop())
+			lose(t, own)
+
+			a = start(t, own)
+			must(t, a.publish("readings/probe-1/count", "taken in meanwhile"))
+			if n := a.Stats().Attached; n != 0 {
+				t.Errorf("%d readings were attached before the others were there", n)
+			}
+			b = start(t, other)
+			rs := a.readings(5)
+			if n := a.Stats().Attached; n != 2 {
+				t.Errorf("%d readings were attached, want the two that no block of the other holds: %+v", n, rs)
+			}
+			must(t, a.stop())
+			a = start(t, own) // the marks are there now
+			a.readings(5)
+			if n := a.Stats().Attached; n != 0 {
+				t.Errorf("%d readings were attached once more", n)
+			}
+		})
+	}
+}
+
+// With the journal gone, too, numbers go on above those that the others know.
+func TestALostDiskGoesOnAboveItsNumbers(t *testing.T) {
+	own, other := twoBoxes(t)
+	a, b := start(t, own), start(t, other)
+	for n := range 3 {
+		must(t, a.publish("readings/probe-1/count", "1"))
+		a.readings(n + 1)
+	}
+	b.blocks(3)
+	must(t, a.stop())
+	must(t, os.RemoveAll(string(own.DataDir)))
+	a = start(t, own)
+	must(t, a.publish("readings/probe-1/count", "2"))
+	if rs := a.readings(1); rs[0].ID != own.Name+"/4" {
+		t.Errorf("the next reading is %s", rs[0].ID)
+	}
+}
