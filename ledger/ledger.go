@@ -91,6 +91,7 @@ type Ledger struct {
 	refetch  func(stardust.BlockID) ([]byte, error)
 	scorer   scorer
 	growth   growth
+	recent   recent
 
 	// Owned by the goroutine of Run.
 	hold *hold
@@ -164,6 +165,7 @@ func New(cfg Config, store Store) (*Ledger, error) {
 	}
 	l.counts.blocks.Store(blocks)
 	l.growth.init(blocks)
+	l.recent.init(blocks)
 	if !last.IsZero() {
 		l.counts.lastAttached.Store(last.UnixMilli())
 	}
@@ -226,6 +228,7 @@ func (l *Ledger) Attach(ctx context.Context, b *stardust.Block, runs [][2]uint64
 
 // submit checks the job's block, has it written and waits for the answer.
 func (l *Ledger) submit(ctx context.Context, j *job) error {
+	j.looked = l.recent.position()
 	switch known, err := l.store.Has(j.id); {
 	case err != nil:
 		return fmt.Errorf("look for block %v: %w", j.id, err)

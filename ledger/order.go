@@ -70,7 +70,7 @@ func (l *Ledger) AllTips(most int) (ids []stardust.BlockID, all bool) {
 
 // Has reports whether the block is in the replica, held blocks not counted.
 func (l *Ledger) Has(id stardust.BlockID) (bool, error) {
-	return l.solid(&group{}, id)
+	return l.solid(nil, id)
 }
 
 // A growth tells those who wait that there are more blocks.

@@ -92,6 +92,7 @@ func (b *batch) report() {
 // error is the store's.
 func (l *Ledger) checkBatch(b *batch, blocks []Incoming) error {
 	scores := make([]curl.Work, 0, len(blocks))
+	looked := l.recent.position()
 	for i, in := range blocks {
 		o, raw := &b.outcomes[i], in.Raw
 		if len(raw) > stardust.MaxBlockSize {
@@ -99,11 +100,11 @@ func (l *Ledger) checkBatch(b *batch, blocks []Incoming) error {
 			continue
 		}
 		o.ID = stardust.IDOf(raw)
-		known, err := l.store.Has(o.ID)
-		if err != nil {
-			return fmt.Errorf("look for block %v: %w", o.ID, err)
+		var err error
+		if o.Known, err = l.solid(nil, o.ID); err != nil {
+			return err
 		}
-		if o.Known = known; known {
+		if o.Known {
 			l.counts.duplicates.Add(1)
 			continue
 		}
@@ -112,7 +113,7 @@ func (l *Ledger) checkBatch(b *batch, blocks []Incoming) error {
 			o.Err = fmt.Errorf("%w: %w", ErrInvalid, err)
 			continue
 		}
-		b.jobs = append(b.jobs, &job{id: o.ID, raw: raw, block: block, from: in.From})
+		b.jobs = append(b.jobs, &job{id: o.ID, raw: raw, block: block, from: in.From, looked: looked})
 		b.index = append(b.index, i)
 		scores = append(scores, curl.Work{Digest: stardust.PoWDigest(raw), Nonce: block.Nonce})
 	}

@@ -58,10 +58,6 @@ func (p *pool) with(entries []Entry) *pool {
 	return &pool{tips: tips[max(0, len(tips)-p.max):], max: p.max}
 }
 
-func (p *pool) has(id stardust.BlockID) bool {
-	return slices.ContainsFunc(p.tips, func(t tip) bool { return t.id == id })
-}
-
 func (p *pool) ids() []stardust.BlockID {
 	ids := make([]stardust.BlockID, len(p.tips))
 	for i, t := range p.tips {

@@ -25,6 +25,8 @@ type job struct {
 	runs  [][2]uint64
 	from  string // the gateway that sent it; "": it is attached, not received
 
+	looked uint64 // position up to which the block was not stored when it was looked for
+
 	// What became of it: written before the answer is given, by the writer.
 	err     error
 	missing []stardust.BlockID // held until these come
@@ -103,7 +105,7 @@ func (l *Ledger) write(work []*job) error {
 // stage puts the job into the group, holds it, or answers it. It returns the
 // held jobs that waited for this one only.
 func (l *Ledger) stage(g *group, j *job) (ready []*job, err error) {
-	known, err := l.solid(g, j.id)
+	known, err := l.storedSince(g, j)
 	if err != nil {
 		return nil, err
 	}
@@ -183,7 +185,7 @@ func (l *Ledger) giveBack(g *group, cause error) error {
 		if j.answers != nil {
 			continue
 		}
-		missing, err := l.missing(&group{}, j.block.Parents)
+		missing, err := l.missing(nil, j.block.Parents)
 		if err != nil {
 			return err
 		}
@@ -207,6 +209,7 @@ func (l *Ledger) count(entries []Entry) {
 	for _, e := range entries {
 		if e.Block != nil {
 			l.counts.blocks.Add(1)
+			l.recent.add(e.ID)
 			l.counts.lastAttached.Store(e.Attached.UnixMilli())
 			l.log.Debug("block attached", "block", e.ID, "bytes", len(e.Raw), "parents", len(e.Block.Parents))
 		}
@@ -214,9 +217,22 @@ func (l *Ledger) count(entries []Entry) {
 	l.growth.reach(l.counts.blocks.Load())
 }
 
-// solid reports whether the block is the genesis, stored, or in the group.
+// storedSince reports whether the job's block was stored, or put into the
+// group, since it was looked for.
+func (l *Ledger) storedSince(g *group, j *job) (bool, error) {
+	if g.ids[j.id] {
+		return true, nil
+	}
+	if came, ok := l.recent.cameSince(j.looked, j.id); ok && len(j.runs) == 0 {
+		return came, nil
+	}
+	return l.solid(g, j.id)
+}
+
+// solid reports whether the block is the genesis, stored, or in the group, if
+// there is one.
 func (l *Ledger) solid(g *group, id stardust.BlockID) (bool, error) {
-	if id == stardust.GenesisID || g.ids[id] || l.pool.Load().has(id) {
+	if id == stardust.GenesisID || g != nil && g.ids[id] || l.recent.has(id) {
 		return true, nil
 	}
 	ok, err := l.store.Has(id)

@@ -18,6 +18,10 @@ const (
 	groupBlocks  = 4096 // looked at, also when none of them is a batch
 	groupTime    = 250 * time.Millisecond
 	retryTime    = time.Second // between attempts of a write that was refused
+
+	// companyTime is how long a new block waits for company before it is
+	// looked at: blocks that come one by one would be read one by one.
+	companyTime = 100 * time.Millisecond
 )
 
 // A group is what one write is to bring to the index.
@@ -142,8 +146,21 @@ func (a *Archive) gather(ctx context.Context, g *group) error {
 		if err != nil && !ended {
 			return fmt.Errorf("wait for blocks: %w", err)
 		}
+		if !ended {
+			pause(ctx, companyTime)
+		}
 	}
 	return nil
+}
+
+// pause waits for d, or until ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
 }
 
 // collect adds the blocks that are there.

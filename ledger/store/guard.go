@@ -20,6 +20,11 @@ const (
 	recheckTime  = time.Second
 	filesTime    = 100 * time.Millisecond
 
+	// The free space is not looked up again for so long while there is so much
+	// beyond the reserve: no disk takes that much in the time.
+	freeTime   = 20 * time.Millisecond
+	plentyFree = 256 << 20
+
 	// leastFiles is how many files the process must still be able to open:
 	// badger's compaction leaves out a table that it could not create, and
 	// then deletes what it was made from.
@@ -32,10 +37,12 @@ type guard struct {
 	reserve int64
 	maxDisk int64 // 0: no limit
 	free    func(dir string) (int64, error)
+	holds   time.Duration       // how long plenty of free space is taken to last
 	files   func() (int, error) // that the process may still open
 
 	mu      sync.Mutex // guards what follows
 	counted time.Time  // when files was last called
+	plenty  time.Time  // when plentyFree was last there
 	used    int64      // by the store when last looked
 	looked  time.Time  // zero: never
 	written int64      // since then
@@ -50,7 +57,7 @@ func newGuard(dir string, opt Options) *guard {
 	}
 	g.files = freeFiles
 	if g.free == nil {
-		g.free = freeBytes
+		g.free, g.holds = freeBytes, freeTime
 	}
 	return g
 }
@@ -71,15 +78,20 @@ func (g *guard) checkRoom(what string) error {
 
 // check returns nil if a Commit may be written.
 func (g *guard) check() error {
-	free, err := g.free(g.dir)
-	if err != nil {
-		return err
-	}
-	if free < g.reserve {
-		return fmt.Errorf("%s free on the disk of %s, %s are reserved", mib(free), g.dir, mib(g.reserve))
-	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if time.Since(g.plenty) >= g.holds {
+		free, err := g.free(g.dir)
+		if err != nil {
+			return err
+		}
+		if free < g.reserve {
+			return fmt.Errorf("%s free on the disk of %s, %s are reserved", mib(free), g.dir, mib(g.reserve))
+		}
+		if free >= g.reserve+plentyFree {
+			g.plenty = time.Now()
+		}
+	}
 	if time.Since(g.counted) >= filesTime {
 		n, err := g.files()
 		if err != nil {
@@ -95,6 +107,7 @@ func (g *guard) check() error {
 	}
 	full := g.used >= g.maxDisk
 	if g.looked.IsZero() || g.written >= recheckBytes || full && time.Since(g.looked) >= recheckTime {
+		var err error
 		if g.used, err = g.occupied(); err != nil {
 			return err
 		}
