@@ -17,9 +17,14 @@ import (
 // to the walks of the others.
 const maxOutbox = 4 << 20
 
-// gossipPause is the time between two frames while blocks keep coming: a frame
-// costs as much as ten blocks in it.
-const gossipPause = 5 * time.Millisecond
+// While blocks keep coming, some time passes between two frames, and between two
+// commits of what came in them: a frame and a commit cost as much as ten blocks
+// in them. A lone block goes, and is stored, at once.
+const (
+	gossipPause = 10 * time.Millisecond
+	commitPause = 10 * time.Millisecond
+	stillComing = 25 * time.Millisecond // between blocks that are not alone
+)
 
 // An outbox holds new blocks until they are sent.
 type outbox struct {
@@ -92,7 +97,7 @@ func (p *Peers) send(ctx context.Context) error {
 
 // listen takes in gossip and frontiers, until ctx ends.
 func (p *Peers) listen(ctx context.Context, heard <-chan *nats.Msg) error {
-	for {
+	for last := (time.Time{}); ; {
 		var in []ledger.Incoming
 		select {
 		case msg := <-heard:
@@ -100,6 +105,10 @@ func (p *Peers) listen(ctx context.Context, heard <-chan *nats.Msg) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
+		if now := time.Now(); now.Sub(last) < stillComing && !wait(ctx, commitPause) {
+			return ctx.Err()
+		}
+		last = time.Now()
 		for more := true; more && len(in) < maxBlocks; { // what waits is stored together
 			select {
 			case msg := <-heard:

@@ -141,7 +141,7 @@ func (p *Peers) Run(ctx context.Context) error {
 		return nil
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	heard, requests := make(chan *nats.Msg), make(chan *nats.Msg)
+	heard, requests := make(chan *nats.Msg, gossipAtOnce), make(chan *nats.Msg)
 	subs := subscriptions{conn: p.conn, done: ctx.Done()}
 	defer subs.close()
 	subs.to(p.prefix+".peer."+Address(p.signer.public[:]), requestMessages, requestBytes, requests)
@@ -174,6 +174,8 @@ const (
 	gossipMessages, gossipBytes   = 1024, 8 << 20
 	requestMessages, requestBytes = 256, 1 << 20
 	answerMessages, answerBytes   = 64, 16 << 20
+
+	gossipAtOnce = 16 // frames whose blocks are stored together
 )
 
 // subscriptions passes on what NATS delivers, one message at a time.
