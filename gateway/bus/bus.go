@@ -245,24 +245,28 @@ func (b *Bus) Close() {
 
 // A Status is the state of a Bus.
 type Status struct {
-	Mode      Mode    `json:"mode"`
-	Connected bool    `json:"connected"`        // the gateway to its server
-	Server    string  `json:"server,omitempty"` // address of the server in mode external, while connected
-	Routes    []Route `json:"routes"`           // to other embedded servers
-	Clients   int     `json:"clients"`          // members and workers at the clients address
-	Refused   uint64  `json:"refused"`          // handshakes with keys that may not connect, since the start
+	Mode      Mode
+	Connected bool    // the gateway to its server
+	Server    string  // address of the server in mode external, while connected
+	Routes    []Route // to other embedded servers
+	Clients   int     // members and workers at the clients address
+
+	Refused    uint64    // handshakes with keys that may not connect, since the start
+	RefusedAt  time.Time // the last of them; zero: none
+	RefusedWhy string    // in words
 }
 
 // A Route is a connection with another gateway's embedded server.
 type Route struct {
-	Name    string    `json:"name"` // as the other server says
-	Address string    `json:"address"`
-	Since   time.Time `json:"since"`
+	Name    string // as the other server says
+	Address string
+	Since   time.Time
 }
 
 // Status returns the state of now.
 func (b *Bus) Status() Status {
-	s := Status{Mode: b.cfg.Mode, Connected: b.conn.IsConnected(), Routes: b.routes(), Refused: b.pins.refused.Load()}
+	s := Status{Mode: b.cfg.Mode, Connected: b.conn.IsConnected(), Routes: b.routes()}
+	b.pins.refused.tell(&s)
 	if b.server != nil {
 		s.Clients = max(0, b.server.NumClients()-1) // one is the gateway itself
 	} else if s.Connected {

@@ -3,9 +3,11 @@ package bus_test
 import (
 	"context"
 	"crypto/ed25519"
+	"encoding/hex"
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -230,6 +232,12 @@ func TestAServerWithAWrongKeyIsNotJoined(t *testing.T) {
 	eventually(t, "refused", func() bool { return a.Status().Refused > 0 })
 	if !a.hasRoutes() || !b.hasRoutes() {
 		t.Errorf("routes %v, %v", a.Status().Routes, b.Status().Routes)
+	}
+	if st := a.Status(); st.RefusedAt.IsZero() || !strings.Contains(st.RefusedWhy, hex.EncodeToString(public(other.keys["b"]))) {
+		t.Errorf("refused at %v because %q, want the key of b in it", st.RefusedAt, st.RefusedWhy)
+	}
+	if st := b.Status(); st.Refused != 0 || !st.RefusedAt.IsZero() || st.RefusedWhy != "" {
+		t.Errorf("b refused nobody, status %+v", st)
 	}
 }
 

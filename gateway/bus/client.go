@@ -117,8 +117,9 @@ func (p *pins) client(name string, key ed25519.PrivateKey, t TLS, known func(ed2
 		case publicChain(state):
 			p.server.Store(nil)
 		default:
-			p.refused.Add(1)
-			return fmt.Errorf("the server has the key %s, which is not one of the network, and no authority of this system vouches for its name", hexKey(key))
+			err := fmt.Errorf("the server has the key %s, which is not one of the network, and no authority of this system vouches for its name", hexKey(key))
+			p.refused.note(err)
+			return err
 		}
 		return nil
 	}

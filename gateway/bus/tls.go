@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -53,9 +54,30 @@ func keyOf(state tls.ConnectionState) ed25519.PublicKey {
 // pins decides who may connect by key.
 type pins struct {
 	members func() []Member
-	refused atomic.Uint64
+	refused refusals
 	closing <-chan struct{}
 	server  atomic.Pointer[ed25519.PublicKey] // of the server we are client of, nil if an authority vouched for it
+}
+
+// refusals are the handshakes with keys that may not connect.
+type refusals struct {
+	mu    sync.Mutex // guards what follows
+	count uint64
+	last  time.Time
+	why   string
+}
+
+func (r *refusals) note(why error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.count++
+	r.last, r.why = time.Now(), why.Error()
+}
+
+func (r *refusals) tell(s *Status) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s.Refused, s.RefusedAt, s.RefusedWhy = r.count, r.last, r.why
 }
 
 func (p *pins) isMember(key ed25519.PublicKey) bool {
@@ -81,7 +103,7 @@ func (p *pins) verify(allowed func(ed25519.PublicKey) bool) func(tls.ConnectionS
 
 // refuse counts and waits: see penalty.
 func (p *pins) refuse(err error) error {
-	p.refused.Add(1)
+	p.refused.note(err)
 	timer := time.NewTimer(penalty)
 	defer timer.Stop()
 	select {
