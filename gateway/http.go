@@ -121,6 +121,7 @@ func (s *stages) handler(g *Gateway) (http.Handler, error) {
 	cfg := &g.cfg
 	src := admin.Sources{
 		Journal: s.journal, Stage: s.batching, Ledger: s.ledger, Farm: s.farm, Archive: s.archive,
+		Peers: s.peers, Bus: s.bus,
 		FrontEnds: s.frontEnds, CheckJournal: s.journal, CheckLedger: g.stores.ledger,
 	}
 	if s.pool != nil {

@@ -16,8 +16,10 @@ import (
 
 	"github.com/hedgerow-iot/hedgerow/batching"
 	"github.com/hedgerow-iot/hedgerow/gateway/admin"
+	"github.com/hedgerow-iot/hedgerow/gateway/bus"
 	"github.com/hedgerow-iot/hedgerow/ledger"
 	"github.com/hedgerow-iot/hedgerow/ledger/network"
+	"github.com/hedgerow-iot/hedgerow/ledger/peer"
 	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
 	"github.com/hedgerow-iot/hedgerow/powfarm"
 )
@@ -84,6 +86,7 @@ func OpenOffline(cfg Config, log *slog.Logger) (_ *Offline, err error) {
 		Settings: func() any { return settings(&cfg) }, Clock: newClock(),
 	}, admin.Sources{
 		Journal: o.stores.journal, Stage: o.stage, Ledger: l, Farm: noFarm{}, Archive: a,
+		Peers: restingPeers{f, cfg.Name}, Bus: restingBus(cfg.Peers.Mode),
 	}, log)
 	return o, err
 }
@@ -144,3 +147,24 @@ func (r resting) Ready() error { return errors.New("the gateway does not run") }
 type noFarm struct{}
 
 func (noFarm) Stats() powfarm.Stats { return powfarm.Stats{} }
+
+// restingPeers are the other gateways while nobody listens to them.
+type restingPeers struct {
+	file *network.File
+	own  string // name
+}
+
+func (r restingPeers) Stats() peer.Stats {
+	s := peer.Stats{Members: []peer.Member{}}
+	for _, g := range r.file.Gateways {
+		if g.Name != r.own {
+			s.Members = append(s.Members, peer.Member{Gateway: g})
+		}
+	}
+	return s
+}
+
+// restingBus is a connection that is not made.
+type restingBus bus.Mode
+
+func (r restingBus) Status() bus.Status { return bus.Status{Mode: bus.Mode(r)} }

@@ -25,8 +25,10 @@ import (
 	"github.com/hedgerow-iot/hedgerow/batching"
 	"github.com/hedgerow-iot/hedgerow/batching/journal"
 	"github.com/hedgerow-iot/hedgerow/batching/reading"
+	"github.com/hedgerow-iot/hedgerow/gateway/bus"
 	"github.com/hedgerow-iot/hedgerow/ledger"
 	"github.com/hedgerow-iot/hedgerow/ledger/network"
+	"github.com/hedgerow-iot/hedgerow/ledger/peer"
 	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
 	"github.com/hedgerow-iot/hedgerow/powfarm"
 	"github.com/hedgerow-iot/hedgerow/powfarm/remote"
@@ -61,6 +63,16 @@ type Farm interface {
 	Stats() powfarm.Stats
 }
 
+// A Peers knows the other gateways of the network. *peer.Peers is one.
+type Peers interface {
+	Stats() peer.Stats
+}
+
+// A Bus is the connection with them. *bus.Bus is one.
+type Bus interface {
+	Status() bus.Status
+}
+
 // A Remote has workers on other boxes search. *remote.Pool is one.
 type Remote interface {
 	Workers() []remote.Worker
@@ -72,18 +84,22 @@ var (
 	_ Stage   = (*batching.Stage)(nil)
 	_ Ledger  = (*ledger.Ledger)(nil)
 	_ Farm    = (*powfarm.Farm)(nil)
+	_ Peers   = (*peer.Peers)(nil)
+	_ Bus     = (*bus.Bus)(nil)
 	_ Remote  = (*remote.Pool)(nil)
 )
 
-// Sources are the stages that are asked; all but the last four are required.
+// Sources are the stages that are asked; all but the last three are required.
 // Their methods are called concurrently.
 type Sources struct {
 	Journal Journal
 	Stage   Stage
 	Ledger  Ledger
 	Farm    Farm
-	Archive Archive // nil: readings of other gateways are not kept
-	Remote  Remote  // nil: no worker elsewhere is used
+	Archive Archive
+	Peers   Peers
+	Bus     Bus
+	Remote  Remote // nil: no worker elsewhere is used
 	// FrontEnds returns the figures of each protocol that is served.
 	FrontEnds func() []FrontEnd
 	// CheckJournal and CheckLedger read the stores whole for POST check, one
@@ -161,8 +177,9 @@ func New(cfg Config, src Sources, log *slog.Logger) (*Handler, error) {
 		return nil, errors.New("admin needs the gateway's name and the network file")
 	case len(cfg.Token) < minToken:
 		return nil, errors.New("admin token is shorter than 16 bytes")
-	case src.Journal == nil || src.Stage == nil || src.Ledger == nil || src.Farm == nil:
-		return nil, errors.New("admin needs journal, stage, ledger and farm")
+	case src.Journal == nil || src.Stage == nil || src.Ledger == nil || src.Farm == nil ||
+		src.Archive == nil || src.Peers == nil || src.Bus == nil:
+		return nil, errors.New("admin needs journal, stage, ledger, farm, archive, peers and bus")
 	}
 	cfg.Version = cmp.Or(cfg.Version, "unknown")
 	if cfg.Clock == nil {
@@ -170,9 +187,6 @@ func New(cfg Config, src Sources, log *slog.Logger) (*Handler, error) {
 	}
 	if cfg.Settings == nil {
 		cfg.Settings = func() any { return struct{}{} }
-	}
-	if src.Archive == nil {
-		src.Archive = noArchive{}
 	}
 	if src.Remote == nil {
 		src.Remote = noRemote{}
@@ -196,6 +210,7 @@ func New(cfg Config, src Sources, log *slog.Logger) (*Handler, error) {
 		"readings/{name}/{seq}": h.reading,
 		"latest":                h.latest,
 		"blocks":                h.blocks,
+		"peers":                 h.peers,
 		"workers":               h.workers,
 		"config":                h.config,
 	} {

@@ -20,7 +20,7 @@ import (
 
 func TestEveryRouteWantsTheToken(t *testing.T) {
 	b := newBox(t, Config{})
-	for _, path := range []string{"status", "readings", "readings/barn-7/1", "latest", "blocks?tag=a", "config", "nothing"} {
+	for _, path := range []string{"status", "readings", "readings/barn-7/1", "latest", "blocks?tag=a", "peers", "workers", "config", "nothing"} {
 		for _, given := range []string{"", "Bearer", "Bearer wrong", "Basic " + token, token} {
 			b.guard.sources = map[netip.Prefix]source{} // no waiting here
 			w := call(b, "GET", "/api/hedgerow/v1/"+path, given)

@@ -17,8 +17,10 @@ import (
 	"github.com/hedgerow-iot/hedgerow/batching/archive"
 	"github.com/hedgerow-iot/hedgerow/batching/journal"
 	"github.com/hedgerow-iot/hedgerow/batching/reading"
+	"github.com/hedgerow-iot/hedgerow/gateway/bus"
 	"github.com/hedgerow-iot/hedgerow/ledger"
 	"github.com/hedgerow-iot/hedgerow/ledger/network"
+	"github.com/hedgerow-iot/hedgerow/ledger/peer"
 	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
 	"github.com/hedgerow-iot/hedgerow/powfarm"
 	"github.com/hedgerow-iot/hedgerow/powfarm/remote"
@@ -217,13 +219,24 @@ func (a *fakeArchive) Latest(gateway, without, device, after string, limit int) 
 func (a *fakeArchive) Gateways() []string { return []string{"old-1"} }
 
 func (a *fakeArchive) Stats() archive.Stats {
-	return archive.Stats{Position: uint64(len(a.items)), Alarms: a.alarms}
+	return archive.Stats{
+		Position: uint64(len(a.items)), Alarms: a.alarms, Batches: 21, Readings: 22, Duplicates: 23, Conflicts: 24,
+		Refused: map[string]uint64{"member": 25},
+	}
 }
 
 type fakeRemote []remote.Worker
 
 func (f fakeRemote) Workers() []remote.Worker { return f }
 func (f fakeRemote) Refused() uint64          { return 9 }
+
+type fakePeers peer.Stats
+
+func (f *fakePeers) Stats() peer.Stats { return peer.Stats(*f) }
+
+type fakeBus bus.Status
+
+func (f *fakeBus) Status() bus.Status { return bus.Status(*f) }
 
 // A box is a handler and what it stands on.
 type box struct {
@@ -232,16 +245,21 @@ type box struct {
 	stage   *fakeStage
 	ledger  *fakeLedger
 	archive *fakeArchive
+	peers   *fakePeers
+	bus     *fakeBus
 }
 
 const token = "0123456789abcdef0123456789abcdef"
 
 func newBox(t testing.TB, cfg Config) box {
 	t.Helper()
-	b := box{journal: &fakeJournal{}, stage: &fakeStage{}, ledger: &fakeLedger{}, archive: &fakeArchive{}}
+	b := box{
+		journal: &fakeJournal{}, stage: &fakeStage{}, ledger: &fakeLedger{}, archive: &fakeArchive{},
+		peers: &fakePeers{Members: []peer.Member{}}, bus: &fakeBus{Mode: bus.Embedded, Connected: true},
+	}
 	cfg.Name, cfg.Token, cfg.Version = "barn-7", token, "1.2.3"
 	cfg.Network = network.NewOfOne("hedgerow-test", "barn-7", make([]byte, 32))
-	h, err := New(cfg, Sources{Journal: b.journal, Stage: b.stage, Ledger: b.ledger, Archive: b.archive, Farm: fakeFarm{
+	h, err := New(cfg, Sources{Journal: b.journal, Stage: b.stage, Ledger: b.ledger, Archive: b.archive, Peers: b.peers, Bus: b.bus, Farm: fakeFarm{
 		Workers: 1, Kernel: "go", Queued: [powfarm.Priorities]int{powfarm.Telemetry: 2}, Preempted: 3,
 		Age:     [powfarm.Priorities]time.Duration{powfarm.Telemetry: time.Second},
 		Proven:  [powfarm.Priorities]uint64{powfarm.Urgent: 4, powfarm.Guest: 1},

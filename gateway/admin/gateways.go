@@ -23,21 +23,6 @@ type Archive interface {
 
 var _ Archive = (*archive.Archive)(nil)
 
-// noArchive is the archive of a gateway that keeps none.
-type noArchive struct{}
-
-func (noArchive) History(archive.Query) ([]archive.Item, string, error) { return nil, "", nil }
-
-func (noArchive) ByID(string, uint64) (archive.Item, error) {
-	return archive.Item{}, archive.ErrNotFound
-}
-
-func (noArchive) Latest(_, _, _, _ string, _ int) ([]archive.Item, string, error) {
-	return nil, "", nil
-}
-func (noArchive) Gateways() []string   { return nil }
-func (noArchive) Stats() archive.Stats { return archive.Stats{} }
-
 // allGateways stands for every gateway in a query, this one included.
 const allGateways = "*"
 

@@ -2,7 +2,6 @@ package admin
 
 import (
 	"fmt"
-	"log/slog"
 	"net/url"
 	"slices"
 	"strings"
@@ -218,25 +217,6 @@ func TestLatestOfOtherGateways(t *testing.T) {
 		if got := strings.Join(all(t, b, path), " "); got != want {
 			t.Errorf("%s is %s, want %s", path, got, want)
 		}
-	}
-}
-
-func TestWithoutAnArchiveOthersHaveNothing(t *testing.T) {
-	b := newBox(t, Config{})
-	b.fill(3)
-	b.cfg.Network.Gateways = append(b.cfg.Network.Gateways, network.Gateway{Name: "mill"})
-	h, err := New(b.cfg, Sources{Journal: b.journal, Stage: b.stage, Ledger: b.ledger, Farm: fakeFarm{}}, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	b.Handler = h
-	for path, want := range map[string]int{"readings?gateway=mill": 0, "readings?gateway=*": 3, "latest?gateway=mill": 0, "latest?gateway=*": 3} {
-		if got := len(all(t, b, path)); got != want {
-			t.Errorf("%s has %d readings, want %d", path, got, want)
-		}
-	}
-	if w := b.get("/api/hedgerow/v1/readings/mill/1"); w.Code != 404 {
-		t.Errorf("reading of mill = %d", w.Code)
 	}
 }
 

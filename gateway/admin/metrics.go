@@ -21,7 +21,7 @@ import (
 func (h *Handler) registry() (*prometheus.Registry, error) {
 	r := prometheus.NewRegistry()
 	for _, c := range []prometheus.Collector{
-		newCollector(h),
+		newCollector(h), newPeerCollector(h),
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	} {

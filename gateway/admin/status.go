@@ -9,6 +9,7 @@ import (
 
 	"github.com/hedgerow-iot/hedgerow/batching"
 	"github.com/hedgerow-iot/hedgerow/batching/reading"
+	"github.com/hedgerow-iot/hedgerow/ledger/peer"
 	"github.com/hedgerow-iot/hedgerow/powfarm"
 )
 
@@ -24,11 +25,12 @@ type (
 		LastMilestone *struct{}  `json:"lastMilestone"` // null: none yet
 		Replica       replica    `json:"replica"`
 		Backlog       backlog    `json:"backlog"`
-		Peers         []struct{} `json:"peers"` // none in a network of one
+		Peers         []peerLine `json:"peers"` // none in a network of one
 		Disk          disk       `json:"disk"`
 		Clock         clock      `json:"clock"`
 		Alarms        []Alarm    `json:"alarms"`
 
+		Bus           busState   `json:"bus"`
 		Ready         bool       `json:"ready"`
 		NotReady      string     `json:"notReady,omitempty"` // why
 		Started       string     `json:"started"`
@@ -99,19 +101,22 @@ func (h *Handler) status(w http.ResponseWriter, r *http.Request) {
 	hash := n.Hash()
 	now, quality := h.cfg.Clock()
 	js, bs, fs := h.src.Journal.Stats(), h.src.Stage.Stats(), h.src.Farm.Stats()
+	ps, bus := h.src.Peers.Stats(), h.src.Bus.Status()
+	up := h.quorum(&ps)
 	out := status{
 		Name: h.cfg.Name, Version: h.cfg.Version,
 		Network: n.NetworkName, NetworkHash: "0x" + hex.EncodeToString(hash[:]), Epoch: n.Epoch,
-		Quorum:  h.quorum(),
+		Quorum:  up,
 		Replica: rep,
 		Backlog: backlog{
 			Stored: bs.Backlog.Stored, Batched: bs.Backlog.Batched,
 			Attached: js.Readings - min(js.Readings, bs.Backlog.Stored+bs.Backlog.Batched),
 		},
-		Peers:         []struct{}{},
+		Peers:         peerLines(&ps),
+		Bus:           showBus(&bus),
 		Disk:          disk{Free: js.FreeBytes, Journal: js.DiskBytes},
 		Clock:         clock{Quality: quality.String(), Time: timeText(now.UnixMilli())},
-		Alarms:        h.alarms(bs, quality),
+		Alarms:        append(h.alarms(bs, quality), peerAlarms(up, &ps, &bus, time.Now())...),
 		Started:       timeText(h.started.UnixMilli()),
 		UptimeSeconds: int64(time.Since(h.started) / time.Second),
 		Readings:      counts{Kept: js.Readings, Acked: bs.Acked, Refused: bs.Refused, Duplicates: bs.Duplicates, Batches: bs.Batches},
@@ -145,14 +150,19 @@ func showPoW(s powfarm.Stats) pow {
 	return p
 }
 
-// quorum returns the weights of the network: this gateway is the one that is
-// up, since nothing connects it to others.
-func (h *Handler) quorum() quorum {
+// quorum returns the weights of the network, and what of it is up: this
+// gateway and those that it hears.
+func (h *Handler) quorum(ps *peer.Stats) quorum {
 	n := h.cfg.Network
 	q := quorum{Needed: n.Quorum(), Weight: n.Weight(), Members: len(n.Gateways)}
 	for _, g := range n.Gateways {
 		if g.Name == h.cfg.Name {
 			q.Up = uint64(g.Weight)
+		}
+	}
+	for i := range ps.Members {
+		if m := &ps.Members[i]; m.Up {
+			q.Up += uint64(m.Weight)
 		}
 	}
 	return q
