@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -43,9 +42,17 @@ type gatewayStatus struct {
 		Name, Key string
 		Up        bool
 		Blocks    uint64
-		Lag       json.RawMessage
-		LastSeen  string
-		Score     json.RawMessage
+		Lag       uint64
+		LastSeen  string // empty: never since the start
+		Score     float64
+		Refused   uint64
+	}
+	Bus struct {
+		Mode      string
+		Connected bool
+		Server    string
+		Routes    []struct{ Name string }
+		Clients   int
 		Refused   uint64
 	}
 	Workers []struct {
@@ -131,6 +138,7 @@ func printStatus(w io.Writer, s *gatewayStatus, colours bool) error {
 	p.line("clock", "%s, %s", s.Clock.Quality, s.Clock.Time)
 	p.line("proof of work", "%s of kernel %s, %s, %d queued, %d found", count(uint64(s.PoW.Workers), "worker"), s.PoW.Kernel, speed(float64(s.PoW.TriesPerSecond)), s.PoW.Queued, s.PoW.Proven)
 	p.listeners(s)
+	p.bus(s)
 	p.peers(s)
 	p.workers(s)
 	p.alarms(s)
@@ -180,15 +188,32 @@ func (p *page) peers(s *gatewayStatus) {
 		if !x.Up {
 			state = p.paint("33", "down")
 			if x.LastSeen != "" {
-				state += " since " + plain(x.LastSeen)
+				state += ", last heard of " + plain(x.LastSeen)
+			} else {
+				state += ", not heard of since the start"
 			}
 		}
-		p.line(first(i, "peers"), "%s (%s) %s, %s, lag %s, score %s, %d refused", plain(x.Name), shortID(x.Key), state,
-			count(x.Blocks, "block"), jsonText(x.Lag), jsonText(x.Score), x.Refused)
+		p.line(first(i, "peers"), "%s (%s) %s, %s, lag %d, score %g, %d refused", plain(x.Name), shortID(x.Key), state,
+			count(x.Blocks, "block"), x.Lag, x.Score, x.Refused)
 	}
 	if len(s.Peers) == 0 {
 		p.line("peers", "none")
 	}
+}
+
+func (p *page) bus(s *gatewayStatus) {
+	b := &s.Bus
+	state := p.paint("32", "connected")
+	if !b.Connected {
+		state = p.paint("31", "not connected")
+	} else if b.Server != "" {
+		state += " to " + plain(b.Server)
+	}
+	text := plain(b.Mode) + ", " + state
+	if b.Mode != "external" {
+		text += fmt.Sprintf(", %s, %s", count(uint64(len(b.Routes)), "route"), count(uint64(b.Clients), "client"))
+	}
+	p.line("nats", "%s, %d refused", text, b.Refused)
 }
 
 func (p *page) workers(s *gatewayStatus) {
@@ -217,11 +242,6 @@ func first(i int, label string) string {
 		return ""
 	}
 	return label
-}
-
-// jsonText is a number or a text as it is read.
-func jsonText(v json.RawMessage) string {
-	return cmp.Or(plain(strings.Trim(string(v), `"`)), "unknown")
 }
 
 func count(n uint64, thing string) string {

@@ -14,8 +14,10 @@ func TestStatusShowsPeersWorkersAndAlarms(t *testing.T) {
 	var s gatewayStatus
 	if err := json.Unmarshal([]byte(`{"name":"barn-7","ready":false,"notReady":"disk full",
 		"lastMilestone":{"index":912,"id":"0x00112233445566778899","timestamp":1790000000},
-		"peers":[{"name":"silo","key":"0xaabbccddeeff00112233","up":true,"blocks":12,"lag":0,"score":3,"refused":1},
-			{"name":"mill\u001b[2J","key":"0x1","up":false,"blocks":1,"lag":"2s","lastSeen":"2026-11-22T10:15:04Z"}],
+		"peers":[{"name":"silo","key":"0xaabbccddeeff00112233","up":true,"blocks":12,"lag":0,"score":0.98,"refused":1},
+			{"name":"mill\u001b[2J","key":"0x1","up":false,"blocks":1,"lag":20,"score":0.25,"lastSeen":"2026-11-22T10:15:04Z"},
+			{"name":"shed","key":"0x2","lastSeen":null}],
+		"bus":{"mode":"embedded","connected":true,"routes":[{"name":"silo"}],"clients":2,"refused":3},
 		"workers":[{"name":"box-2","alive":true,"triesPerSecond":2500000,"found":4,"wrong":1},{"name":"box-3","alive":false}],
 		"alarms":[{"name":"clock","text":"the clock is not set"}]}`), &s); err != nil {
 		t.Fatal(err)
@@ -35,8 +37,10 @@ func TestStatusShowsPeersWorkersAndAlarms(t *testing.T) {
 		at := 0
 		for _, want := range []string{
 			"barn-7 is not ready: disk full\n", "milestone      912, 0x0011223344…\n",
-			"peers          silo (0xaabbccddee…) up, 12 blocks, lag 0, score 3, 1 refused\n",
-			"\n                 mill\uFFFD[2J (0x1) down since 2026-11-22T10:15:04Z, 1 block, lag 2s, score unknown, 0 refused\n",
+			"nats           embedded, connected, 1 route, 2 clients, 3 refused\n",
+			"peers          silo (0xaabbccddee…) up, 12 blocks, lag 0, score 0.98, 1 refused\n",
+			"\n                 mill\uFFFD[2J (0x1) down, last heard of 2026-11-22T10:15:04Z, 1 block, lag 20, score 0.25, 0 refused\n",
+			"\n                 shed (0x2) down, not heard of since the start, 0 blocks, lag 0, score 0, 0 refused\n",
 			"workers        box-2 alive, 2.5 million tries/s, 4 found, 1 wrong\n",
 			"box-3 silent, no speed measured yet, 0 found, 0 wrong\n", "alarm clock: the clock is not set\n",
 		} {
@@ -45,6 +49,22 @@ func TestStatusShowsPeersWorkersAndAlarms(t *testing.T) {
 				t.Fatalf("%q does not follow in\n%s", want, text)
 			}
 			at += i
+		}
+	}
+}
+
+func TestStatusShowsTheServerOfAnExternalCluster(t *testing.T) {
+	for text, want := range map[string]string{
+		`{"bus":{"mode":"external","connected":true,"server":"10.0.0.9:4222","routes":[]}}`: "nats           external, connected to 10.0.0.9:4222, 0 refused\n",
+		`{"bus":{"mode":"external","connected":false,"routes":[],"refused":2}}`:             "nats           external, not connected, 2 refused\n",
+	} {
+		var s gatewayStatus
+		if err := json.Unmarshal([]byte(text), &s); err != nil {
+			t.Fatal(err)
+		}
+		var b strings.Builder
+		if err := printStatus(&b, &s, false); err != nil || !strings.Contains(b.String(), want) {
+			t.Errorf("%s prints, %v,\n%s, want %q in it", text, err, b.String(), want)
 		}
 	}
 }
