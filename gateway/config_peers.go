@@ -3,6 +3,7 @@ package gateway
 import (
 	"crypto/ed25519"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -94,17 +95,33 @@ func (d *decoder) routes(routes []string) {
 
 func (d *decoder) natsURLs(urls string) {
 	for u := range strings.SplitSeq(urls, ",") {
-		host, err := natsAddress(strings.TrimSpace(u), "tls", "nats")
-		if err == nil && strings.Contains(host, ":") && !strings.HasSuffix(host, "]") {
-			_, _, err = splitAddress(host)
-		}
-		if err == nil && strings.HasPrefix(host, ":") {
-			err = fmt.Errorf("%q has no host", clip(u))
-		}
-		if err != nil {
+		if err := checkNATS(u); err != nil {
 			d.refuse("peers.url", "%v", err)
 		}
 	}
+}
+
+// CheckNATS says what is wrong with addresses of NATS servers, comma-separated,
+// such as peers.url takes; plain reports whether one of them is on another
+// machine and does not insist on TLS.
+func CheckNATS(urls string) (plain bool, err error) {
+	for u := range strings.SplitSeq(urls, ",") {
+		if err := checkNATS(u); err != nil {
+			return false, err
+		}
+	}
+	return plainNATS(urls), nil
+}
+
+func checkNATS(u string) error {
+	host, err := natsAddress(strings.TrimSpace(u), "tls", "nats")
+	if err == nil && strings.Contains(host, ":") && !strings.HasSuffix(host, "]") {
+		_, _, err = splitAddress(host)
+	}
+	if err == nil && strings.HasPrefix(host, ":") {
+		err = fmt.Errorf("%q has no host", clip(u))
+	}
+	return err
 }
 
 // natsAddress returns what stands after one of the schemes. The error never
@@ -171,7 +188,7 @@ func (d *decoder) peerFiles(c *Config) {
 		}
 	}
 	if p.TLS.CA != "" && !d.bad["peers.tls.ca"] {
-		if err := checkCA(string(p.TLS.CA)); err != nil {
+		if _, err := ReadCA(string(p.TLS.CA)); err != nil {
 			d.refuse("peers.tls.ca", "%v", err)
 		}
 	}
@@ -185,12 +202,20 @@ func (d *decoder) peerFiles(c *Config) {
 	}
 }
 
-func checkCA(path string) error {
-	b, err := readPEM(path)
-	if err == nil {
-		_, err = bus.ParseCA(b)
+// ReadCA reads the certificates of an authority, PEM; nil for "".
+func ReadCA(path string) (*x509.CertPool, error) {
+	if path == "" {
+		return nil, nil
 	}
-	return err
+	b, err := readPEM(path)
+	if err != nil {
+		return nil, err
+	}
+	pool, err := bus.ParseCA(b)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return pool, nil
 }
 
 // credentials reads what an external cluster knows this gateway by; nil when

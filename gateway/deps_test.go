@@ -68,8 +68,8 @@ func edges() map[string]row {
 			"batching batching/reading batching/journal batching/archive powfarm powfarm/remote " +
 			"ledger ledger/stardust ledger/network ledger/store ledger/peer ledger/api",
 			"github.com/goccy/go-yaml " + sys + " " + sync},
-		"gateway/cmd/hedgerow": {"gateway batching batching/reading ledger ledger/stardust ledger/network ledger/store powfarm powfarm/curl powfarm/remote",
-			"github.com/alecthomas/kong " + nats + " " + sync + " " + sys},
+		"gateway/cmd/hedgerow": {"gateway gateway/bus batching batching/reading ledger ledger/stardust ledger/network ledger/store powfarm powfarm/curl powfarm/remote",
+			"github.com/alecthomas/kong " + sync + " " + sys},
 	}
 }
 

@@ -59,7 +59,7 @@ func (s *stages) remoteStages(g *Gateway) (err error) {
 		if err != nil {
 			return err
 		}
-		c := remote.PoolConfig{Key: g.home.key, Genesis: file.GenesisHash(), Members: members, Rate: rate}
+		c := remote.PoolConfig{Key: g.home.key, Genesis: file.GenesisHash(), Prefix: subjects(file), Members: members, Rate: rate}
 		for _, w := range workers {
 			c.Workers = append(c.Workers, remote.Key(w))
 		}
@@ -69,7 +69,7 @@ func (s *stages) remoteStages(g *Gateway) (err error) {
 	}
 	if cfg.Powfarm.Remote.Serve {
 		s.lend, err = remote.NewServer(remote.ServerConfig{
-			Name: cfg.Name, Key: g.home.key, Genesis: file.GenesisHash(), Gateways: members,
+			Name: cfg.Name, Key: g.home.key, Genesis: file.GenesisHash(), Prefix: subjects(file), Gateways: members,
 			Kernel: s.farm.Stats().Kernel, Rate: rate,
 		}, g.bus.Conn(), s.farm.For(powfarm.Guest), log)
 	}

@@ -40,14 +40,31 @@ func ReadPublicKey(path string) (ed25519.PublicKey, error) {
 // configuration names one (file:PATH, env:NAME, credential:NAME). The error
 // never holds the key.
 func ReadIdentity(from string) (ed25519.PrivateKey, error) {
-	var s Secret
-	if err := s.set(from); err != nil {
-		if !errors.Is(err, errLiteral) {
-			return nil, err
-		}
-		s = Secret{"file", from}
+	s, err := secretOrPath(from)
+	if err != nil {
+		return nil, err
 	}
 	return readIdentity(s)
+}
+
+// ReadCredentials reads what a NATS cluster knows a client by, from where
+// [ReadIdentity] would read a key; nil for "". The error never holds them.
+func ReadCredentials(from string) ([]byte, error) {
+	if from == "" {
+		return nil, nil
+	}
+	s, err := secretOrPath(from)
+	if err != nil {
+		return nil, err
+	}
+	return credentials(s)
+}
+
+func secretOrPath(from string) (s Secret, err error) {
+	if err = s.set(from); errors.Is(err, errLiteral) {
+		return Secret{"file", from}, nil
+	}
+	return s, err
 }
 
 // MakeIdentity reads the private identity key at path, or makes one there, with

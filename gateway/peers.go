@@ -7,14 +7,13 @@ import (
 
 	"github.com/hedgerow-iot/hedgerow/gateway/bus"
 	"github.com/hedgerow-iot/hedgerow/ledger/network"
-	"github.com/hedgerow-iot/hedgerow/ledger/peer"
 )
 
 // openBus opens the NATS connection of the section peers.
 func openBus(cfg *Config, h *home, log *slog.Logger) (*bus.Bus, error) {
 	c := bus.Config{
 		Mode: bus.Mode(cfg.Peers.Mode), Gateway: cfg.Name, Key: h.key,
-		Network: peer.Prefix(h.network), Members: func() []bus.Member { return members(h.network) },
+		Network: subjects(h.network), Members: func() []bus.Member { return members(h.network) },
 		Listen: cfg.Peers.Listen, Routes: cfg.Peers.Routes, Clients: cfg.Peers.Clients, URL: cfg.Peers.URL,
 		Log: log,
 	}
@@ -34,6 +33,9 @@ func openBus(cfg *Config, h *home, log *slog.Logger) (*bus.Bus, error) {
 	}
 	return b, nil
 }
+
+// subjects is what the NATS subjects of a network begin with.
+func subjects(f *network.File) string { return network.SubjectPrefix(f.GenesisHash()) }
 
 // busListeners are the addresses that the bus listens on.
 func busListeners(b *bus.Bus) (all []Listener) {
@@ -74,14 +76,6 @@ func peersTLS(t PeersTLS) (c bus.TLS, err error) {
 			return c, err
 		}
 	}
-	if t.CA != "" {
-		b, err := readPEM(string(t.CA))
-		if err != nil {
-			return c, err
-		}
-		if c.CA, err = bus.ParseCA(b); err != nil {
-			return c, fmt.Errorf("%s: %w", t.CA, err)
-		}
-	}
-	return c, nil
+	c.CA, err = ReadCA(string(t.CA))
+	return c, err
 }

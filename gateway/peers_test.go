@@ -23,7 +23,6 @@ import (
 
 	"github.com/hedgerow-iot/hedgerow/gateway/bus"
 	"github.com/hedgerow-iot/hedgerow/ledger/network"
-	"github.com/hedgerow-iot/hedgerow/ledger/peer"
 )
 
 // A federation is the network file and keys of some gateways.
@@ -51,7 +50,7 @@ func (f *federation) id(name string) ed25519.PublicKey {
 }
 
 // subject returns one below the network's prefix.
-func (f *federation) subject(rest string) string { return peer.Prefix(f.file) + "." + rest }
+func (f *federation) subject(rest string) string { return subjects(f.file) + "." + rest }
 
 // bus opens the bus of a sample configuration with overrides.
 func (f *federation) bus(sample string, set ...string) *bus.Bus {
@@ -190,7 +189,7 @@ func newCluster(f *federation) *cluster {
 		f.t.Fatal(err)
 	}
 	conf := strings.NewReplacer(
-		"hedgerow.0123456789abcdef", peer.Prefix(f.file),
+		"hedgerow.0123456789abcdef", subjects(f.file),
 		"1111111111111111", bus.ID(f.id("north")), "2222222222222222", bus.ID(f.id("south")),
 		"3333333333333333", bus.ID(c.worker.Public().(ed25519.PublicKey)),
 		"UCNDHZKH5JIK2GQBGOQ7RSHSFMOAX5SY6JVYZX2AXVJK7P6G74XC347Y", c.user("north"),
@@ -289,7 +288,7 @@ func (c *cluster) dialWorker() *nats.Conn {
 		c.t.Fatal(err)
 	}
 	conn, err := bus.Dial(bus.Client{
-		URL: c.url(), Name: "worker", Key: c.worker, Network: peer.Prefix(c.file), TLS: tls, Credentials: seed, Log: testLog(c.t),
+		URL: c.url(), Name: "worker", Key: c.worker, Network: subjects(c.file), TLS: tls, Credentials: seed, Log: testLog(c.t),
 	})
 	if err != nil {
 		c.t.Fatal(err)

@@ -33,7 +33,7 @@ func (b *Bus) dialExternal() (*nats.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return connect(c.URL, c.Credentials, conf, b.options())
+	return connect(c.URL, c.Credentials, conf, b.log, b.options())
 }
 
 // options are those of every connection of a gateway.
@@ -84,7 +84,7 @@ func Dial(c Client) (*nats.Conn, error) {
 			return nil
 		}
 	}
-	return connect(c.URL, c.Credentials, conf, options(c.Name, c.Network, c.Key, c.Log, newLimiter()))
+	return connect(c.URL, c.Credentials, conf, c.Log, options(c.Name, c.Network, c.Key, c.Log, newLimiter()))
 }
 
 // client returns the configuration of a connection to a server: with an
@@ -142,7 +142,6 @@ func options(name, network string, key ed25519.PrivateKey, log *slog.Logger, lim
 				log.Warn("disconnected from NATS", "err", err)
 			}
 		}),
-		nats.ConnectHandler(func(c *nats.Conn) { log.Debug("connected to NATS", "server", c.ConnectedAddr()) }),
 		nats.ReconnectHandler(func(c *nats.Conn) {
 			if limited.allow("reconnected") {
 				log.Info("connected to NATS again", "server", c.ConnectedAddr())
@@ -167,7 +166,7 @@ func options(name, network string, key ed25519.PrivateKey, log *slog.Logger, lim
 
 // connect makes the connection, or leaves that to the library when no server
 // answers yet.
-func connect(urls string, credentials []byte, conf *tls.Config, opts []nats.Option) (*nats.Conn, error) {
+func connect(urls string, credentials []byte, conf *tls.Config, log *slog.Logger, opts []nats.Option) (*nats.Conn, error) {
 	secure, err := checkURLs(urls)
 	if err != nil {
 		return nil, err
@@ -176,7 +175,8 @@ func connect(urls string, credentials []byte, conf *tls.Config, opts []nats.Opti
 	if err != nil {
 		return nil, err
 	}
-	opts = append(opts, nats.RetryOnFailedConnect(true), login, func(o *nats.Options) error {
+	said := nats.ConnectHandler(func(c *nats.Conn) { log.Info("connected to NATS", "server", c.ConnectedAddr()) })
+	opts = append(opts, nats.RetryOnFailedConnect(true), login, said, func(o *nats.Options) error {
 		o.TLSConfig, o.Secure = conf, secure // a nats:// server may still ask for TLS
 		return nil
 	})

@@ -151,6 +151,10 @@ func (f *File) GenesisHash() (hash [32]byte) {
 	return hash
 }
 
+// SubjectPrefix returns what all NATS subjects of the network with this genesis
+// hash begin with.
+func SubjectPrefix(genesis [32]byte) string { return "hedgerow." + hex.EncodeToString(genesis[:8]) }
+
 // NetworkID returns the number that transactions name the network by (TIP-20).
 func (f *File) NetworkID() uint64 { return stardust.NetworkID(f.NetworkName) }
 
@@ -190,6 +194,9 @@ var (
 	_ encoding.TextMarshaler   = PublicKey{}
 	_ encoding.TextUnmarshaler = (*PublicKey)(nil)
 )
+
+// SubjectID returns how NATS subjects name the gateway with this key.
+func (k PublicKey) SubjectID() string { return hex.EncodeToString(k[:8]) }
 
 // String returns the text form.
 func (k PublicKey) String() string { return hexText(k[:]) }

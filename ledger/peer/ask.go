@@ -60,7 +60,7 @@ func (p *Peers) ask(ctx context.Context, m *member, k kind, body []byte) ([]byte
 	p.asks.mu.Lock()
 	p.asks.waiting[reply] = answered
 	request := p.signer.seal(k, m.PublicKey, []byte(reply), body)
-	err := p.conn.PublishRequest(p.prefix+".peer."+Address(m.PublicKey[:]), reply, request)
+	err := p.conn.PublishRequest(p.prefix+".peer."+m.PublicKey.SubjectID(), reply, request)
 	p.asks.mu.Unlock()
 	defer p.asks.giveUp(reply)
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/hedgerow-iot/hedgerow/ledger"
+	"github.com/hedgerow-iot/hedgerow/ledger/network"
 	"github.com/hedgerow-iot/hedgerow/ledger/peer"
 	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
 )
@@ -29,6 +30,9 @@ func (s *site) rogue(name string) *rogue {
 	return &rogue{peer.NewForger(key, s.file.GenesisHash()), s, s.connect(), key.Public().(ed25519.PublicKey)}
 }
 
+// prefix is that of the network's subjects.
+func (s *site) prefix() string { return network.SubjectPrefix(s.file.GenesisHash()) }
+
 func (s *site) public(name string) ed25519.PublicKey {
 	return s.keys[name].Public().(ed25519.PublicKey)
 }
@@ -36,7 +40,7 @@ func (s *site) public(name string) ed25519.PublicKey {
 // publish sends a frame as gossip.
 func (r *rogue) publish(frame []byte) {
 	r.site.t.Helper()
-	if err := r.conn.Publish(peer.Prefix(r.site.file)+".block", frame); err != nil {
+	if err := r.conn.Publish(r.site.prefix()+".block", frame); err != nil {
 		r.site.t.Fatal(err)
 	}
 }
@@ -44,7 +48,7 @@ func (r *rogue) publish(frame []byte) {
 // send sends a frame to one gateway.
 func (r *rogue) send(to string, frame []byte) {
 	r.site.t.Helper()
-	subject := peer.Prefix(r.site.file) + ".peer." + peer.Address(r.site.public(to))
+	subject := r.site.prefix() + ".peer." + network.PublicKey(r.site.public(to)).SubjectID()
 	if err := r.conn.Publish(subject, frame); err != nil {
 		r.site.t.Fatal(err)
 	}
@@ -53,7 +57,7 @@ func (r *rogue) send(to string, frame []byte) {
 // answer answers requests with what f returns, if anything.
 func (r *rogue) answer(f func(request []byte) []byte) {
 	r.site.t.Helper()
-	_, err := r.conn.Subscribe(peer.Prefix(r.site.file)+".peer."+peer.Address(r.key), func(m *nats.Msg) {
+	_, err := r.conn.Subscribe(r.site.prefix()+".peer."+network.PublicKey(r.key).SubjectID(), func(m *nats.Msg) {
 		if m.Reply == "" {
 			return
 		}
@@ -279,7 +283,7 @@ func TestForgedAnswersAreIgnored(t *testing.T) {
 	s := newSite(t, "a", "b", "r")
 	a, r := s.fresh("a"), s.rogue("r")
 	// r listens to what is sent to b, and answers in b's place.
-	_, err := r.conn.Subscribe(peer.Prefix(s.file)+".peer."+peer.Address(s.public("b")), func(m *nats.Msg) {
+	_, err := r.conn.Subscribe(s.prefix()+".peer."+network.PublicKey(s.public("b")).SubjectID(), func(m *nats.Msg) {
 		if m.Reply != "" {
 			f := r.Reply(m.Data, peer.PageBody([8]byte{}, 0, true, nil))
 			copy(f[2:], s.public("b"))
@@ -304,8 +308,8 @@ func TestRequestsOfOthersAreNotServed(t *testing.T) {
 	s := newSite(t, "a", "b", "r")
 	a, r := s.fresh("a"), s.rogue("r")
 	a.attach(3, "a")
-	subject := peer.Prefix(s.file) + ".peer." + peer.Address(s.public("a"))
-	inbox := peer.Prefix(s.file) + ".inbox.r.1"
+	subject := s.prefix() + ".peer." + network.PublicKey(s.public("a")).SubjectID()
+	inbox := s.prefix() + ".inbox.r.1"
 	ask := func(reply string, frame []byte) {
 		t.Helper()
 		if err := r.conn.PublishRequest(subject, reply, frame); err != nil {

@@ -34,7 +34,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/ed25519"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -48,15 +47,6 @@ import (
 	"github.com/hedgerow-iot/hedgerow/ledger/network"
 	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
 )
-
-// Prefix returns what the subjects of a network start with.
-func Prefix(f *network.File) string {
-	genesis := f.GenesisHash()
-	return "hedgerow." + hex.EncodeToString(genesis[:8])
-}
-
-// Address returns the part of a subject that names the gateway with this key.
-func Address(key ed25519.PublicKey) string { return hex.EncodeToString(key[:8]) }
 
 // A Cursors keeps, over a restart, how far this replica has followed the
 // others. What it loses costs time only.
@@ -101,7 +91,7 @@ type Peers struct {
 func New(cfg Config, replica *ledger.Ledger) (*Peers, error) {
 	own := network.PublicKey(cfg.Key.Public().(ed25519.PublicKey))
 	p := &Peers{
-		prefix:  Prefix(cfg.Network),
+		prefix:  network.SubjectPrefix(cfg.Network.GenesisHash()),
 		signer:  newSigner(cfg.Key, cfg.Network.GenesisHash()),
 		conn:    cfg.Conn,
 		replica: replica,
@@ -126,7 +116,7 @@ func New(cfg Config, replica *ledger.Ledger) (*Peers, error) {
 	p.outbox.init()
 	p.wants.init()
 	p.follows.init(needed)
-	p.asks.init(p.prefix + ".inbox." + Address(own[:]) + ".ask.")
+	p.asks.init(p.prefix + ".inbox." + own.SubjectID() + ".ask.")
 	if err := p.loadCursors(); err != nil {
 		return nil, err
 	}
@@ -144,7 +134,7 @@ func (p *Peers) Run(ctx context.Context) error {
 	heard, requests := make(chan *nats.Msg, gossipAtOnce), make(chan *nats.Msg)
 	subs := subscriptions{conn: p.conn, done: ctx.Done()}
 	defer subs.close()
-	subs.to(p.prefix+".peer."+Address(p.signer.public[:]), requestMessages, requestBytes, requests)
+	subs.to(p.prefix+".peer."+p.signer.public.SubjectID(), requestMessages, requestBytes, requests)
 	subs.call(p.asks.inbox+"*", answerMessages, answerBytes, p.asks.answer)
 	subs.to(p.prefix+".block", gossipMessages, gossipBytes, heard)
 	if subs.err != nil {

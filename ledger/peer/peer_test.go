@@ -109,7 +109,7 @@ func (s *site) start(name, dir string, cursors peer.Cursors) *gateway {
 	if g.peers, err = peer.New(cfg, g.Ledger); err != nil {
 		s.t.Fatal(err)
 	}
-	listeners := func() int { return s.nats.GlobalAccount().Interest(peer.Prefix(s.file) + ".block") }
+	listeners := func() int { return s.nats.GlobalAccount().Interest(s.prefix() + ".block") }
 	before := listeners()
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 2)

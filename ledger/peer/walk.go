@@ -33,7 +33,7 @@ func (p *Peers) tell(ctx context.Context) error {
 		own := frontier{store: p.replica.StoreID(), position: p.replica.Position()}
 		own.tips, own.all = p.replica.AllTips(maxTips)
 		frame := p.signer.seal(kindFrontier, m.PublicKey, nil, own.append(nil))
-		if err := p.conn.Publish(p.prefix+".peer."+Address(m.PublicKey[:]), frame); err != nil {
+		if err := p.conn.Publish(p.prefix+".peer."+m.PublicKey.SubjectID(), frame); err != nil {
 			p.log.Debug("frontier not sent", "peer", m.Name, "err", err)
 		}
 	}

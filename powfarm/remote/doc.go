@@ -42,8 +42,7 @@
 // hash of a domain, the network's genesis hash, the receiver's key (zeros for
 // a hello) and the frame; so none is good for another network or another
 // receiver. NATS is trusted with delivery alone. The subjects, below
-// "hedgerow." and the first 16 hex digits of the genesis hash, where ID is the
-// first 16 hex digits of a public key:
+// the network's prefix, where ID is the first 16 hex digits of a public key:
 //
 //	pow.hello              workers announce themselves
 //	pow.ID                 searches and cancellations for worker ID

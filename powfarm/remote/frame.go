@@ -40,9 +40,6 @@ type Peer struct {
 	Key  Key
 }
 
-// Prefix returns what all subjects of a network begin with.
-func Prefix(genesis [32]byte) string { return "hedgerow." + hex.EncodeToString(genesis[:8]) }
-
 func helloSubject(prefix string) string { return prefix + ".pow.hello" }
 
 func workerSubject(prefix string, worker Key) string { return prefix + ".pow." + worker.id() }

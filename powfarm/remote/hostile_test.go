@@ -20,7 +20,7 @@ type puppet struct {
 
 func (s *site) puppet(name string) *puppet {
 	p := &puppet{site: s, name: name, conn: s.connect()}
-	if _, err := p.conn.SubscribeSync(workerSubject(Prefix(genesis), peer(name).Key)); err != nil {
+	if _, err := p.conn.SubscribeSync(workerSubject(subjects, peer(name).Key)); err != nil {
 		s.Fatal(err)
 	}
 	synctest.Wait()
@@ -41,7 +41,7 @@ func (p *puppet) hello(rate uint64) {
 		session: 1, stamp: p.stamp, rate: rate, most: 30, slots: 16, name: p.name, kernel: "go",
 	}))
 	p.sent = append(p.sent, raw)
-	if err := p.conn.Publish(helloSubject(Prefix(genesis)), raw); err != nil {
+	if err := p.conn.Publish(helloSubject(subjects), raw); err != nil {
 		p.site.Error(err)
 	}
 }
@@ -102,9 +102,9 @@ func TestOnlyMembersRequestsAreServed(t *testing.T) {
 	inSite(t, func(t *testing.T, s *site) {
 		h := &honest{}
 		g, stranger := s.puppet("g"), s.puppet("x")
-		hellos := g.listen(helloSubject(Prefix(genesis)))
+		hellos := g.listen(helloSubject(subjects))
 		w := s.worker("w", h, 1e6, "g")
-		subject := workerSubject(Prefix(genesis), peer("w").Key)
+		subject := workerSubject(subjects, peer("w").Key)
 		r := &request{id: requestID{1}, stamp: g.stampOf(hellos), zeros: few, millis: 1000}
 		good := g.request(r, "g", "w", genesis)
 		flipped := append([]byte{}, good...)
@@ -139,9 +139,9 @@ func TestARecordedRequestWorksOnce(t *testing.T) {
 	inSite(t, func(t *testing.T, s *site) {
 		h := &honest{}
 		g := s.puppet("g")
-		hellos := g.listen(helloSubject(Prefix(genesis)))
+		hellos := g.listen(helloSubject(subjects))
 		w := s.worker("w", h, 1e6, "g")
-		subject := workerSubject(Prefix(genesis), peer("w").Key)
+		subject := workerSubject(subjects, peer("w").Key)
 		raw := g.request(&request{id: requestID{1}, stamp: g.stampOf(hellos), zeros: few, millis: 1000}, "g", "w", genesis)
 		for i := range 2 * stampsKept {
 			g.publish(subject, raw)
@@ -160,17 +160,17 @@ func TestForgedCancellationsAndAnswersDoNothing(t *testing.T) {
 	inSite(t, func(t *testing.T, s *site) {
 		st := &stuck{}
 		x := s.puppet("x")
-		asked := x.listen(workerSubject(Prefix(genesis), peer("w").Key)) // x hears everything
+		asked := x.listen(workerSubject(subjects, peer("w").Key)) // x hears everything
 		w := s.worker("w", st, 1e6, "g")
 		g := s.gateway("g", 0, "w", "v")
 		s.heard()
 		p := g.prove(absent{}, 1, few)
 		r := parseRequest(asked().Data)
-		x.publish(workerSubject(Prefix(genesis), peer("w").Key), sign(key("x"), genesis, peer("w").Key, appendCancel(peer("g").Key, r.id)))
+		x.publish(workerSubject(subjects, peer("w").Key), sign(key("x"), genesis, peer("w").Key, appendCancel(peer("g").Key, r.id)))
 		if w.server.Stats().Cancelled != 0 || st.searching() != 1 {
 			t.Error("a cancellation that the gateway did not sign is obeyed")
 		}
-		answers := answerSubject(Prefix(genesis), peer("g").Key, r.id)
+		answers := answerSubject(subjects, peer("g").Key, r.id)
 		for name, raw := range map[string][]byte{
 			"signed by somebody else":        sign(key("x"), genesis, peer("g").Key, appendAnswer(peer("w").Key, &answer{r.id, resultFound, 1})),
 			"of a worker that was not asked": sign(key("v"), genesis, peer("g").Key, appendAnswer(peer("v").Key, &answer{r.id, resultFound, 1})),
@@ -200,7 +200,7 @@ func TestReplayedAndForgedHellosDoNothing(t *testing.T) {
 		if seen.TriesPerSecond != 3 || !seen.Alive {
 			t.Fatalf("the worker is shown as %+v", seen)
 		}
-		subject := helloSubject(Prefix(genesis))
+		subject := helloSubject(subjects)
 		forged := appendHello(peer("w").Key, &hello{session: 9, stamp: w.stamp + 1, rate: 99, most: 9, slots: 9, name: "w", kernel: "go"})
 		unnamed := appendHello(peer("w").Key, &hello{session: 9, stamp: w.stamp + 1, rate: 99, most: 9, slots: 9, name: "w", kernel: "go"})
 		unnamed[len(unnamed)-maxName-1-maxKernel] = '\n' // in the name
@@ -249,10 +249,10 @@ func TestAFloodOfOneGatewayIsBoundedAndLeavesOthersTheirTurn(t *testing.T) {
 	inSite(t, func(t *testing.T, s *site) {
 		st := &stuck{}
 		flooder := s.puppet("f")
-		hellos := flooder.listen(helloSubject(Prefix(genesis)))
+		hellos := flooder.listen(helloSubject(subjects))
 		w := s.worker("w", st, 1e6, "f", "g")
 		stamp := flooder.stampOf(hellos)
-		subject := workerSubject(Prefix(genesis), peer("w").Key)
+		subject := workerSubject(subjects, peer("w").Key)
 		for i := range 2 * requestRate {
 			r := &request{id: requestID{byte(i), byte(i >> 8)}, stamp: stamp, digest: [32]byte{0xff}, zeros: 18, priority: 255, millis: 1 << 31}
 			flooder.publish(subject, flooder.request(r, "f", "w", genesis))

@@ -27,6 +27,7 @@ const (
 type PoolConfig struct {
 	Key     ed25519.PrivateKey // signs searches
 	Genesis [32]byte           // hash of the network's first file
+	Prefix  string             // of the network's subjects
 	Members []Peer             // may lend; our own key among them is passed over
 	Workers []Key              // further keys that may
 	// Rate returns tries per second of the local farm, 0 when it has no worker
@@ -64,14 +65,14 @@ type ask struct {
 
 // NewPool returns a pool that knows no worker until Run.
 func NewPool(cfg PoolConfig, conn *nats.Conn, log *slog.Logger) (*Pool, error) {
-	if len(cfg.Key) != ed25519.PrivateKeySize || cfg.Rate == nil {
-		return nil, errors.New("a pool of remote workers needs the gateway's key and its rate")
+	if len(cfg.Key) != ed25519.PrivateKeySize || cfg.Rate == nil || cfg.Prefix == "" {
+		return nil, errors.New("a pool of remote workers needs the gateway's key, its rate and the prefix of subjects")
 	}
 	if n := len(cfg.Members) + len(cfg.Workers); n > maxWorkers {
 		return nil, fmt.Errorf("%d workers may lend, at most %d can", n, maxWorkers)
 	}
 	p := &Pool{
-		cfg: cfg, self: publicOf(cfg.Key), prefix: Prefix(cfg.Genesis), conn: conn, log: log,
+		cfg: cfg, self: publicOf(cfg.Key), prefix: cfg.Prefix, conn: conn, log: log,
 		workers: make(map[Key]*entry), members: make(map[Key]bool), configured: make(map[Key]bool),
 		asks: make(map[requestID]*ask), searches: make(map[*search]struct{}),
 	}

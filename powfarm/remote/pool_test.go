@@ -388,8 +388,8 @@ func TestAWorkerNeedsRightsToFewSubjects(t *testing.T) {
 		s.down()
 		of := func(publish, subscribe string, answers bool) *server.Permissions {
 			p := &server.Permissions{
-				Publish:   &server.SubjectPermission{Allow: []string{Prefix(genesis) + publish}},
-				Subscribe: &server.SubjectPermission{Allow: []string{Prefix(genesis) + subscribe, Prefix(genesis) + ".pow.hello"}},
+				Publish:   &server.SubjectPermission{Allow: []string{subjects + publish}},
+				Subscribe: &server.SubjectPermission{Allow: []string{subjects + subscribe, subjects + ".pow.hello"}},
 			}
 			if answers {
 				p.Response = &server.ResponsePermission{MaxMsgs: 1, Expires: time.Minute}

@@ -24,6 +24,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var genesis = [32]byte{0xfe, 0xed, 31: 1}
 
+const subjects = "hedgerow.feed000000000000"
+
 // key is the private key of a box, by a letter.
 func key(name string) ed25519.PrivateKey {
 	seed := make([]byte, ed25519.SeedSize)
@@ -130,7 +132,7 @@ func (b *box) kill() {
 // worker starts a box that lends s to the gateways.
 func (s *site) worker(name string, searcher Searcher, rate float64, gateways ...string) *box {
 	s.Helper()
-	cfg := ServerConfig{Name: name, Key: key(name), Genesis: genesis, Kernel: "go", Rate: func() float64 { return rate }}
+	cfg := ServerConfig{Name: name, Key: key(name), Genesis: genesis, Prefix: subjects, Kernel: "go", Rate: func() float64 { return rate }}
 	for _, g := range gateways {
 		cfg.Gateways = append(cfg.Gateways, peer(g))
 	}
@@ -146,7 +148,7 @@ func (s *site) worker(name string, searcher Searcher, rate float64, gateways ...
 // gateway starts a box that may use the workers.
 func (s *site) gateway(name string, rate float64, workers ...string) *box {
 	s.Helper()
-	cfg := PoolConfig{Key: key(name), Genesis: genesis, Members: []Peer{peer(name)}, Rate: func() float64 { return rate }}
+	cfg := PoolConfig{Key: key(name), Genesis: genesis, Prefix: subjects, Members: []Peer{peer(name)}, Rate: func() float64 { return rate }}
 	for _, w := range workers {
 		cfg.Workers = append(cfg.Workers, peer(w).Key)
 	}

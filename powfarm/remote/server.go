@@ -42,6 +42,7 @@ type ServerConfig struct {
 	Name     string             // shown at the gateways; 1-32 letters, digits, . _ -
 	Key      ed25519.PrivateKey // signs hellos and answers
 	Genesis  [32]byte           // hash of the network's first file
+	Prefix   string             // of the network's subjects
 	Gateways []Peer             // who may ask; our own key among them is passed over
 	Kernel   string             // shown at the gateways
 	// Rate returns tries per second of all threads together, 0 when not known
@@ -96,14 +97,14 @@ func NewServer(cfg ServerConfig, conn *nats.Conn, searcher Searcher, log *slog.L
 	if err := checkWord(cfg.Kernel, maxKernel); err != nil {
 		return nil, fmt.Errorf("kernel of the worker: %w", err)
 	}
-	if len(cfg.Key) != ed25519.PrivateKeySize || cfg.Rate == nil {
-		return nil, errors.New("a worker needs its key and its rate")
+	if len(cfg.Key) != ed25519.PrivateKeySize || cfg.Rate == nil || cfg.Prefix == "" {
+		return nil, errors.New("a worker needs its key, its rate and the prefix of subjects")
 	}
 	if len(cfg.Gateways) > maxGateways {
 		return nil, fmt.Errorf("%d gateways may ask, at most %d can", len(cfg.Gateways), maxGateways)
 	}
 	s := &Server{
-		cfg: cfg, self: publicOf(cfg.Key), prefix: Prefix(cfg.Genesis),
+		cfg: cfg, self: publicOf(cfg.Key), prefix: cfg.Prefix,
 		conn: conn, searcher: searcher, log: log,
 		gateways: make(map[Key]*gatewayState), queue: newQueue(),
 	}

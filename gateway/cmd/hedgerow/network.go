@@ -225,8 +225,7 @@ func networkJSON(f, previous *network.File) map[string]any {
 func showNetwork(w io.Writer, f, previous *network.File) error {
 	hash := f.Hash()
 	fmt.Fprintf(w, "network %s, epoch %d\nhash    0x%x\n", f.NetworkName, f.Epoch, hash)
-	genesis := f.GenesisHash()
-	fmt.Fprintf(w, "NATS    hedgerow.%x\n", genesis[:8]) // what its subjects begin with
+	fmt.Fprintf(w, "NATS    %s\n", network.SubjectPrefix(f.GenesisHash())) // what its subjects begin with
 	fmt.Fprintf(w, "quorum  %d of %d; up to %d may do as they like\n\n", f.Quorum(), f.Weight(), f.ByzantineWeight)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "GATEWAY\tWEIGHT\tIDENTITY KEY")

@@ -14,21 +14,24 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/hedgerow-iot/hedgerow/gateway"
+	"github.com/hedgerow-iot/hedgerow/gateway/bus"
 	"github.com/hedgerow-iot/hedgerow/ledger/network"
 	"github.com/hedgerow-iot/hedgerow/powfarm"
 	"github.com/hedgerow-iot/hedgerow/powfarm/remote"
 )
 
 type workerCmd struct {
-	NATS     string   `name:"nats" required:"" placeholder:"URL" help:"Where the gateways are reached, e.g. tls://10.0.0.8:4222 (repeat addresses with commas)."`
-	Identity string   `default:"worker.key" placeholder:"FILE" help:"Private key of this worker; made when it is not there."`
-	Network  string   `placeholder:"FILE" xor:"net" required:"" help:"Network file: its members may ask."`
-	Genesis  string   `placeholder:"HASH" xor:"net" required:"" help:"Hash of the network's first file, in the place of the file; with --gateway."`
-	Gateway  []string `placeholder:"[NAME=]KEY" sep:"none" help:"A gateway that may ask, by public key (0x and hex digits, or a file such as identity.pub); repeatable. Default: all members."`
-	Threads  int      `placeholder:"N" help:"Searches at once (default: all processors)."`
-	Kernel   string   `default:"auto" help:"Kernel of the search."`
-	Name     string   `help:"Name shown at the gateways (default: the host's name)."`
-	JSON     bool     `name:"json" help:"Print what this worker is, and at the end what it did, as lines of JSON."`
+	NATS        string   `name:"nats" required:"" placeholder:"URL" help:"Where the gateways are reached, e.g. tls://10.0.0.8:4222 (repeat addresses with commas)."`
+	CA          string   `name:"ca" placeholder:"FILE" help:"Certificates of the authority (PEM) of a NATS cluster, when the system does not know it."`
+	Credentials string   `placeholder:"FILE" help:"This worker's credentials at a NATS cluster: a .creds file or the seed of an nkey; or env:NAME, credential:NAME."`
+	Identity    string   `default:"worker.key" placeholder:"FILE" help:"Private key of this worker; made when it is not there."`
+	Network     string   `placeholder:"FILE" xor:"net" required:"" help:"Network file: its members may ask."`
+	Genesis     string   `placeholder:"HASH" xor:"net" required:"" help:"Hash of the network's first file, in the place of the file; with --gateway."`
+	Gateway     []string `placeholder:"[NAME=]KEY" sep:"none" help:"A gateway that may ask, by public key (0x and hex digits, or a file such as identity.pub); repeatable. Default: all members."`
+	Threads     int      `placeholder:"N" help:"Searches at once (default: all processors)."`
+	Kernel      string   `default:"auto" help:"Kernel of the search."`
+	Name        string   `help:"Name shown at the gateways (default: the host's name)."`
+	JSON        bool     `name:"json" help:"Print what this worker is, and at the end what it did, as lines of JSON."`
 }
 
 // workerInfo is what a worker prints of itself.
@@ -58,9 +61,13 @@ func (c *workerCmd) Run(e *env) error {
 	if err := c.say(e, &w); err != nil {
 		return err
 	}
-	conn, err := dialWorker(c.NATS, &w.server, log)
+	w.nats.Key, w.nats.Log = w.server.Key, log
+	if w.plain {
+		log.Warn("the connection is encrypted only if the server insists; say tls://", "nats", c.NATS)
+	}
+	conn, err := bus.Dial(w.nats)
 	if err != nil {
-		return fmt.Errorf("connect to %s: %w", c.NATS, err)
+		return usageError{err}
 	}
 	defer conn.Close()
 	w.server.Name, w.server.Kernel = w.Name, w.Kernel
@@ -88,6 +95,8 @@ type workerSetup struct {
 	workerInfo
 	threads int
 	server  remote.ServerConfig
+	nats    bus.Client
+	plain   bool
 }
 
 // prepare checks the flags. Every error is one of the command line.
@@ -109,13 +118,33 @@ func (c *workerCmd) prepare() (w workerSetup, err error) {
 			return w, usagef("the host has no name (%w); say --name", err)
 		}
 	}
-	if err := checkURLs(c.NATS); err != nil {
-		return w, usagef("--nats %s: %w", c.NATS, err)
-	}
 	if err := remote.CheckName(w.Name); err != nil {
 		return w, usagef("--name: %w", err)
 	}
-	return w, nil
+	return w, c.connection(&w)
+}
+
+// connection says how the gateways are reached. Their own servers are known by
+// their keys; those of a cluster by its authority.
+func (c *workerCmd) connection(w *workerSetup) (err error) {
+	w.server.Prefix = network.SubjectPrefix(w.server.Genesis)
+	w.nats = bus.Client{URL: c.NATS, Name: w.Name, Network: w.server.Prefix}
+	if w.plain, err = gateway.CheckNATS(c.NATS); err != nil {
+		return usagef("--nats: %w", err)
+	}
+	if w.nats.TLS.CA, err = gateway.ReadCA(c.CA); err != nil {
+		return usagef("--ca: %w", err)
+	}
+	if w.nats.Credentials, err = gateway.ReadCredentials(c.Credentials); err != nil {
+		return usagef("--credentials: %w", err)
+	}
+	if c.CA != "" || c.Credentials != "" {
+		return nil
+	}
+	for _, g := range w.server.Gateways {
+		w.nats.Servers = append(w.nats.Servers, g.Key[:])
+	}
+	return nil
 }
 
 // gateways returns the network's genesis hash and who may ask.

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/ed25519"
-	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -15,10 +14,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats-server/v2/server"
-	"github.com/nats-io/nats.go"
-
 	"github.com/hedgerow-iot/hedgerow/gateway"
+	"github.com/hedgerow-iot/hedgerow/gateway/bus"
 	"github.com/hedgerow-iot/hedgerow/ledger/network"
 	"github.com/hedgerow-iot/hedgerow/powfarm"
 	"github.com/hedgerow-iot/hedgerow/powfarm/curl"
@@ -58,57 +55,61 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// A yard is a network of one gateway with a NATS server that shows some key.
+// A yard is a network of one gateway and a worker, with a NATS server that
+// shows some key.
 type yard struct {
-	dir     string
-	key     ed25519.PrivateKey // of the gateway
-	genesis [32]byte
-	nats    *server.Server
+	dir  string
+	key  ed25519.PrivateKey // of the gateway
+	lent remote.Key         // of the worker
+	file *network.File
+	bus  *bus.Bus
 }
 
 func newYard(t *testing.T, serverKey ed25519.PrivateKey) *yard {
 	t.Helper()
 	y := &yard{dir: t.TempDir()}
-	var err error
-	if y.key, _, err = gateway.MakeIdentity(filepath.Join(y.dir, "identity.key")); err != nil {
-		t.Fatal(err)
+	identity := func(name string) (key ed25519.PrivateKey) {
+		key, _, err := gateway.MakeIdentity(filepath.Join(y.dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return key
 	}
-	f := network.NewOfOne("site", "barn-7", y.key.Public().(ed25519.PublicKey))
-	y.genesis = f.GenesisHash()
-	if err := f.Save(filepath.Join(y.dir, "network.json")); err != nil {
+	y.key = identity("identity.key")
+	public := y.key.Public().(ed25519.PublicKey)
+	y.lent = remote.Key(identity("worker.key").Public().(ed25519.PublicKey))
+	y.file = network.NewOfOne("site", "barn-7", public)
+	if err := y.file.Save(filepath.Join(y.dir, "network.json")); err != nil {
 		t.Fatal(err)
 	}
 	if serverKey == nil {
 		serverKey = y.key
 	}
-	config, err := pinned(&remote.ServerConfig{Key: serverKey})
-	if err != nil {
-		t.Fatal(err)
-	}
-	y.nats, err = server.NewServer(&server.Options{
-		ServerName: "barn-7", Host: "127.0.0.1", Port: -1, NoSigs: true, NoLog: true, TLSTimeout: 5,
-		TLSConfig: &tls.Config{Certificates: config.Certificates, ClientAuth: tls.RequireAnyClientCert, MinVersion: tls.VersionTLS13},
+	var err error
+	y.bus, err = bus.Open(bus.Config{
+		Mode: bus.Embedded, Gateway: "barn-7", Key: serverKey, Network: y.prefix(),
+		Members: func() []bus.Member { return []bus.Member{{Name: "barn-7", Key: public}} },
+		Clients: "127.0.0.1:0", Workers: []ed25519.PublicKey{y.lent[:]}, Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	y.nats.Start()
-	t.Cleanup(func() { y.nats.Shutdown(); y.nats.WaitForShutdown() })
-	if !y.nats.ReadyForConnections(20 * time.Second) {
-		t.Fatal("the NATS server does not listen")
-	}
+	t.Cleanup(y.bus.Close)
 	return y
 }
+
+func (y *yard) prefix() string { return network.SubjectPrefix(y.file.GenesisHash()) }
 
 // worker runs the command until stop, which returns its exit code.
 func (y *yard) worker(t *testing.T) (stdout, stderr *output, stop func() int) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	stdout, stderr = new(output), new(output)
+	_, address := y.bus.Addresses()
 	code := make(chan int, 1)
 	go func() {
 		code <- command(&env{ctx: ctx, stdout: stdout, stderr: stderr}, []string{
-			"worker", "--nats", fmt.Sprintf("tls://%s", y.nats.Addr()), "--network", filepath.Join(y.dir, "network.json"),
+			"worker", "--nats", fmt.Sprintf("tls://%s", address), "--network", filepath.Join(y.dir, "network.json"),
 			"--identity", filepath.Join(y.dir, "worker.key"), "--name", "shed", "--threads", "1", "--json",
 		})
 	}()
@@ -131,23 +132,14 @@ func TestWorkerSearchesForTheGatewaysOfItsNetwork(t *testing.T) {
 		t.Errorf("worker.key: %v, %v", st, err)
 	}
 	public, err := gateway.ReadPublicKey(filepath.Join(y.dir, "worker.pub"))
-	if err != nil || remote.Key(public).String() != info.Key {
+	if err != nil || remote.Key(public).String() != info.Key || info.Key != y.lent.String() {
 		t.Errorf("worker.pub is %x, %v; printed %s", public, err, info.Key)
 	}
 
 	// A gateway that has no worker of its own.
-	config, err := pinned(&remote.ServerConfig{Key: y.key, Gateways: []remote.Peer{{Key: remote.Key(y.key.Public().(ed25519.PublicKey))}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	conn, err := nats.Connect(fmt.Sprintf("tls://%s", y.nats.Addr()), nats.Secure(config))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
 	pool, err := remote.NewPool(remote.PoolConfig{
-		Key: y.key, Genesis: y.genesis, Workers: []remote.Key{remote.Key(public)}, Rate: func() float64 { return 0 },
-	}, conn, slog.New(slog.DiscardHandler))
+		Key: y.key, Genesis: y.file.GenesisHash(), Prefix: y.prefix(), Workers: []remote.Key{y.lent}, Rate: func() float64 { return 0 },
+	}, y.bus.Conn(), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -189,9 +181,9 @@ func TestWorkerTakesNoServerWithAnotherKey(t *testing.T) {
 	y := newYard(t, other)
 	_, stderr, stop := y.worker(t)
 	eventually(t, "the worker says why it does not connect", func() bool {
-		return strings.Contains(stderr.String(), "the server's key is not that of a gateway that may ask")
+		return strings.Contains(stderr.String(), "which is not the one given")
 	})
-	if n := y.nats.NumClients(); n != 0 {
+	if n := y.bus.Status().Clients; n != 0 {
 		t.Errorf("%d clients are connected", n)
 	}
 	if code := stop(); code != 0 {
