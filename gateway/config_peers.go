@@ -42,6 +42,9 @@ func (d *decoder) peers(c *Config) {
 		}
 	}
 	d.peerTLS(p)
+	if c.Powfarm.Remote.Serve && c.Powfarm.Workers == 0 {
+		d.refuse("powfarm.remote.serve", "has no worker to lend: powfarm.workers is 0")
+	}
 	seen := map[string]int{}
 	for i, text := range c.Powfarm.Remote.Workers {
 		key := item(d, "powfarm.remote.workers", i)

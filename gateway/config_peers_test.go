@@ -20,6 +20,7 @@ func TestParsePeers(t *testing.T) {
 		{"external with files", `peers: {mode: external, url: "tls://a", credentials: file:x.creds, tls: {certificate: c, key: file:k}}`, nil, ""},
 		{"own authority", `peers: {listen: ":1", tls: {certificate: c, key: credential:k, ca: a}}`, nil, ""},
 		{"workers", `powfarm: {remote: {serve: true, use: true, workers: ["` + testWorker + `"]}}`, nil, ""},
+		{"no worker, others asked", `powfarm: {workers: 0, remote: {use: true}}`, nil, ""},
 		{"workers by override", ``, []string{"powfarm.remote.workers=" + testWorker}, ""},
 
 		{"unknown mode", `peers: {mode: externl}`, nil, `f.yaml:1:15: peers.mode: "externl" is none of embedded, external; did you mean external?`},
@@ -54,6 +55,8 @@ func TestParsePeers(t *testing.T) {
 		{"literal key", `peers: {listen: ":1", tls: {key: k.pem}}`, nil, `peers.tls.key: a secret never stands`},
 		{"worker is no key", `powfarm: {remote: {workers: ["0x12"]}}`, nil, `f.yaml:1:30: powfarm.remote.workers[0]: "0x12" is not a public key; write 0x and 64 hex digits`},
 		{"worker twice", `powfarm: {remote: {workers: ["` + testWorker + `", "0x` + strings.ToUpper(testWorker[2:]) + `"]}}`, nil, `powfarm.remote.workers[1]: stands at powfarm.remote.workers[0] already`},
+		{"nothing to lend", `powfarm: {workers: 0, remote: {serve: true}}`, nil, `f.yaml:1:39: powfarm.remote.serve: has no worker to lend: powfarm.workers is 0`},
+		{"nothing to lend by override", `powfarm: {remote: {serve: true}}`, []string{"powfarm.workers=0"}, `powfarm.remote.serve: has no worker to lend`},
 		{"empty identity", `identity: ""`, nil, `f.yaml:1:11: identity: is empty`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -98,7 +101,7 @@ func TestCheckLooksAtThePeersFiles(t *testing.T) {
 		{`{mode: external, url: "tls://a", credentials: file:none.seed}`, "peers.credentials: open"},
 		{`{mode: external, url: "tls://a", credentials: file:bad.seed}`, "peers.credentials: the credentials are neither"},
 		{`{mode: external, url: "tls://a", tls: {ca: none.pem}}`, "peers.tls.ca: open"},
-		{`{mode: external, url: "tls://a", tls: {ca: key.pem}}`, "peers.tls.ca: no certificate in it"},
+		{`{mode: external, url: "tls://a", tls: {ca: key.pem}}`, "key.pem: no certificate in it; want PEM blocks CERTIFICATE"},
 		{`{listen: ":1", tls: {certificate: none.pem, key: file:key.pem, ca: cert.pem}}`, "peers.tls.certificate: open"},
 		{`{listen: ":1", tls: {certificate: cert.pem, key: file:bad.seed, ca: cert.pem}}`, "peers.tls.key: "},
 	} {
