@@ -176,11 +176,11 @@ func connect(urls string, credentials []byte, conf *tls.Config, log *slog.Logger
 		return nil, err
 	}
 	said := nats.ConnectHandler(func(c *nats.Conn) { log.Info("connected to NATS", "server", c.ConnectedAddr()) })
-	opts = append(opts, nats.RetryOnFailedConnect(true), login, said, func(o *nats.Options) error {
+	all := append([]nats.Option{nats.RetryOnFailedConnect(true), login, said, func(o *nats.Options) error {
 		o.TLSConfig, o.Secure = conf, secure // a nats:// server may still ask for TLS
 		return nil
-	})
-	c, err := nats.Connect(urls, opts...)
+	}}, opts...)
+	c, err := nats.Connect(urls, all...)
 	if err != nil {
 		return nil, fmt.Errorf("connect to NATS at %s: %w", urls, err)
 	}

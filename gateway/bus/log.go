@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -58,10 +59,16 @@ type serverLog struct {
 func (s *serverLog) Noticef(format string, v ...any) {
 	s.log.Debug("nats server", "text", line(format, v))
 }
-func (s *serverLog) Warnf(format string, v ...any)  { s.warn(line(format, v)) }
-func (s *serverLog) Errorf(format string, v ...any) { s.warn(line(format, v)) }
-func (s *serverLog) Debugf(string, ...any)          {}
-func (s *serverLog) Tracef(string, ...any)          {} // would hold payloads
+func (s *serverLog) Warnf(format string, v ...any) { s.warn(line(format, v)) }
+func (s *serverLog) Errorf(format string, v ...any) {
+	if strings.HasPrefix(format, routeDown) && len(v) == 2 {
+		s.routeDown(v[0], v[1])
+		return
+	}
+	s.warn(line(format, v))
+}
+func (s *serverLog) Debugf(string, ...any) {}
+func (s *serverLog) Tracef(string, ...any) {} // would hold payloads
 
 func (s *serverLog) Fatalf(format string, v ...any) {
 	if s.noClients && strings.HasPrefix(format, "Error listening on port: ") {
@@ -70,6 +77,28 @@ func (s *serverLog) Fatalf(format string, v ...any) {
 	select {
 	case s.fatal <- line(format, v):
 	default:
+	}
+}
+
+// routeDown begins what the server says when it dialled a route in vain; the
+// number of the attempt and the error are its arguments.
+const routeDown = "Error trying to connect to route"
+
+// downAttempts is how many attempts, a second each, pass before a route is said
+// to be down: the boxes of a site start together, but not at once.
+const downAttempts = 5
+
+func (s *serverLog) routeDown(attempt, why any) {
+	if n, ok := attempt.(int); ok && n < downAttempts {
+		return
+	}
+	address, err := "", fmt.Sprint(why)
+	var op *net.OpError
+	if e, ok := why.(error); ok && errors.As(e, &op) && op.Addr != nil {
+		address, err = op.Addr.String(), op.Err.Error()
+	}
+	if s.limited.allow("route down " + address) {
+		s.log.Info("route is down, dialled until it is up", "address", address, "err", err[:min(len(err), maxLogLine)])
 	}
 }
 

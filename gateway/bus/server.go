@@ -90,7 +90,8 @@ func (b *Bus) serverOptions() (*server.Options, error) {
 		AuthTimeout: authTimeout.Seconds(), TLSTimeout: tlsTimeout.Seconds(), WriteDeadline: writeDeadline,
 		PingInterval: clientPing, MaxPingsOut: clientPings,
 		NoSystemAccount:            true,
-		ReconnectErrorReports:      60,
+		ConnectErrorReports:        downAttempts,
+		ReconnectErrorReports:      downAttempts,
 		CustomClientAuthentication: (*clientAuth)(b),
 		CustomRouterAuthentication: (*routeAuth)(b),
 	}

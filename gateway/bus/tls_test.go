@@ -71,10 +71,6 @@ func TestOwnAuthority(t *testing.T) {
 	s := newSite(t, "a", "b", "c", "d")
 	ca := newAuthority(t)
 	from, to := time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
-	withTLS := func(cfg bus.Config, c bus.TLS) bus.Config {
-		cfg.TLS = c
-		return cfg
-	}
 	cfg := withTLS(s.config("a"), ca.issue(from, to))
 	cfg.Clients = "127.0.0.1:0"
 	lines := &logLines{}
