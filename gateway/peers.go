@@ -9,23 +9,32 @@ import (
 	"github.com/hedgerow-iot/hedgerow/ledger/network"
 )
 
-// openBus opens the NATS connection of the section peers.
-func openBus(cfg *Config, h *home, log *slog.Logger) (*bus.Bus, error) {
+// busConfig is the section peers, with the files that it names.
+func busConfig(cfg *Config, key ed25519.PrivateKey, f *network.File, log *slog.Logger) (bus.Config, error) {
 	c := bus.Config{
-		Mode: bus.Mode(cfg.Peers.Mode), Gateway: cfg.Name, Key: h.key,
-		Network: subjects(h.network), Members: func() []bus.Member { return members(h.network) },
+		Mode: bus.Mode(cfg.Peers.Mode), Gateway: cfg.Name, Key: key,
+		Network: subjects(f), Members: func() []bus.Member { return members(f) },
 		Listen: cfg.Peers.Listen, Routes: cfg.Peers.Routes, Clients: cfg.Peers.Clients, URL: cfg.Peers.URL,
 		Log: log,
 	}
 	var err error
 	if c.Workers, err = remoteWorkers(cfg); err != nil {
-		return nil, err
+		return c, err
 	}
 	if c.Credentials, err = credentials(cfg.Peers.Credentials); err != nil {
-		return nil, fmt.Errorf("read peers.credentials: %w", err)
+		return c, fmt.Errorf("read peers.credentials: %w", err)
 	}
 	if c.TLS, err = peersTLS(cfg.Peers.TLS); err != nil {
-		return nil, fmt.Errorf("read peers.tls: %w", err)
+		return c, fmt.Errorf("read peers.tls: %w", err)
+	}
+	return c, nil
+}
+
+// openBus opens the NATS connection of the section peers.
+func openBus(cfg *Config, h *home, log *slog.Logger) (*bus.Bus, error) {
+	c, err := busConfig(cfg, h.key, h.network, log)
+	if err != nil {
+		return nil, err
 	}
 	b, err := bus.Open(c)
 	if err != nil {

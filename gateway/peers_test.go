@@ -30,6 +30,8 @@ type federation struct {
 	t    *testing.T
 	file *network.File
 	keys map[string]ed25519.PrivateKey
+
+	clients string // clients address of the bus that was opened last by openAs
 }
 
 func newFederation(t *testing.T, names ...string) *federation {

@@ -94,7 +94,6 @@ func TestARouteThatIsDownIsOneLine(t *testing.T) {
 	}
 }
 
-
 func withTLS(c bus.Config, t bus.TLS) bus.Config {
 	c.TLS = t
 	return c
