@@ -146,7 +146,7 @@ func routeFinding(route string, cfg bus.Config, f *network.File, key ed25519.Pub
 		out.Advice = "take it out of peers.routes, and name the other gateways there"
 	case refused:
 		out.Found = fmt.Sprintf("%s is %s, which refuses this gateway's key", route, name)
-		out.Advice = "the network file there does not have this gateway with this key: join the newest epoch there"
+		out.Advice = "the network file there does not have this gateway with this key: compare it with this one's (hedgerow network show), and join the newest epoch there or here"
 	default:
 		out.Verdict, out.Found = VerdictOK, route+" is "+name
 	}

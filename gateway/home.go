@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/hedgerow-iot/hedgerow/ledger/network"
 )
@@ -133,5 +134,13 @@ func checkMember(f *network.File, name string, key ed25519.PublicKey, path strin
 			return fmt.Errorf("%s has another key for %s: this is not the identity that its stores were made with", path, name)
 		}
 	}
-	return fmt.Errorf("%s has no gateway %s", path, name)
+	const most = 5
+	var names []string
+	for _, g := range f.Gateways[:min(most, len(f.Gateways))] {
+		names = append(names, g.Name)
+	}
+	if n := len(f.Gateways) - most; n > 0 {
+		names = append(names, fmt.Sprintf("and %d more", n))
+	}
+	return fmt.Errorf("%s has no gateway %s; it has %s", path, name, strings.Join(names, ", "))
 }

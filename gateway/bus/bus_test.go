@@ -214,13 +214,16 @@ func TestFourMeshAndAFifthWithAWrongKeyIsRefused(t *testing.T) {
 	for _, m := range s.current() {
 		fifth.add(m.Name, m.Key)
 	}
-	e := open(t, fifth.config("e", boxes["a"].seed(), boxes["b"].seed()))
+	cfg, lines := fifth.config("e", boxes["a"].seed(), boxes["b"].seed()), &logLines{}
+	cfg.Log = slog.New(slog.NewTextHandler(lines, nil))
+	e := open(t, cfg)
 	eventually(t, "refused by both", func() bool {
 		return boxes["a"].Status().Refused > 0 && boxes["b"].Status().Refused > 0
 	})
 	if !e.hasRoutes() || !boxes["a"].hasRoutes("b", "c", "d") {
 		t.Errorf("e has routes %v, a %v", e.Status().Routes, boxes["a"].Status().Routes)
 	}
+	eventually(t, "e is told that it is refused", func() bool { return lines.has("hedgerow doctor says whether") })
 }
 
 // The dialled side is checked too.

@@ -11,9 +11,10 @@ import (
 )
 
 const (
-	logEvery   = time.Minute // between two lines about the same thing
-	logKeys    = 256         // things that are remembered
-	maxLogLine = 300
+	logEvery    = time.Minute // between two lines about the same thing
+	logKeys     = 256         // things that are remembered
+	maxLogLine  = 300
+	oftenWithin = 15 * time.Second
 )
 
 // A limiter lets one line about each thing through in a minute.
@@ -24,11 +25,14 @@ type limiter struct {
 
 func newLimiter() *limiter { return &limiter{last: map[string]time.Time{}} }
 
-func (l *limiter) allow(thing string) bool {
+func (l *limiter) allow(thing string) bool { return l.pass(thing, logEvery) }
+
+// pass lets a thing through that has not passed for so long.
+func (l *limiter) pass(thing string, every time.Duration) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := time.Now()
-	if at, ok := l.last[thing]; ok && now.Sub(at) < logEvery {
+	if at, ok := l.last[thing]; ok && now.Sub(at) < every {
 		return false
 	}
 	if len(l.last) >= logKeys {
@@ -45,6 +49,12 @@ func (l *limiter) allow(thing string) bool {
 	return true
 }
 
+// often reports whether the thing has come for the third time within a short
+// while, once a minute.
+func (l *limiter) often(thing string) bool {
+	return !l.pass(thing+" 1", oftenWithin) && !l.pass(thing+" 2", oftenWithin) && l.allow(thing)
+}
+
 // serverLog takes the lines of the embedded server. What the server calls an
 // error heals by itself and is a warning here; its notices are for debugging.
 type serverLog struct {
@@ -57,7 +67,12 @@ type serverLog struct {
 }
 
 func (s *serverLog) Noticef(format string, v ...any) {
-	s.log.Debug("nats server", "text", line(format, v))
+	text := line(format, v)
+	s.log.Debug("nats server", "text", text)
+	address, rest, _ := strings.Cut(text, " - ")
+	if strings.HasSuffix(rest, routeClosed) && s.limited.often("route closed "+address) {
+		s.log.Warn("route is closed by the other side each time that it is made; hedgerow doctor says whether it refuses this gateway's key", "address", address)
+	}
 }
 func (s *serverLog) Warnf(format string, v ...any) { s.warn(line(format, v)) }
 func (s *serverLog) Errorf(format string, v ...any) {
@@ -83,6 +98,11 @@ func (s *serverLog) Fatalf(format string, v ...any) {
 // routeDown begins what the server says when it dialled a route in vain; the
 // number of the attempt and the error are its arguments.
 const routeDown = "Error trying to connect to route"
+
+// routeClosed ends what the server says when the other end of a route goes, and
+// so when it refuses our key: that it does after our side of the handshake is
+// done. Routes that others have dialled come from another port each time.
+const routeClosed = " - Router connection closed: Read Error"
 
 // downAttempts is how many attempts, a second each, pass before a route is said
 // to be down: the boxes of a site start together, but not at once.

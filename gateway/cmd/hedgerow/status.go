@@ -178,7 +178,7 @@ func (p *page) listeners(s *gatewayStatus) {
 		clients[f.Protocol] = ", " + count(uint64(f.Clients), "client")
 	}
 	for i, l := range s.Listeners {
-		p.line(first(i, "listeners"), "%-5s %s%s", l.Protocol, l.Address, clients[l.Protocol])
+		p.line(first(i, "listeners"), "%-7s %s%s", l.Protocol, l.Address, clients[l.Protocol])
 	}
 }
 
