@@ -16,12 +16,13 @@ import (
 	"time"
 )
 
-// A box is the built binary running as a sandbox, seen only from outside.
+// A box is the built binary running as a sandbox, or as the configuration of a
+// fleet says, seen only from outside.
 type box struct {
 	t               *testing.T
-	dir             string // sandbox home
-	mqtt, coap, api string // addresses, the same over every restart
-	args            []string
+	dir             string   // sandbox home, or where configuration and token are
+	mqtt, coap, api string   // addresses, the same over every restart
+	args            []string // of the binary
 	wrap            []string // a command that runs the binary, as strace does
 	cmd             *exec.Cmd
 	exited          chan struct{} // closed when the process is gone
@@ -45,21 +46,30 @@ var buildOnce = sync.OnceValues(func() (string, error) {
 func newBox(t *testing.T, dir string, set ...string) *box {
 	t.Helper()
 	b := &box{t: t, dir: dir, mqtt: freePort(t, "tcp"), coap: freePort(t, "udp"), api: freePort(t, "tcp")}
+	b.args = []string{"run", "--sandbox", "--data", dir}
 	for _, s := range append([]string{"mqtt.listen=" + b.mqtt, "coap.listen=" + b.coap, "api.listen=" + b.api}, set...) {
 		b.args = append(b.args, "--set", s)
 	}
-	var err error
-	if b.log, err = os.Create(filepath.Join(t.TempDir(), "log")); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		b.kill()
-		if t.Failed() {
-			text, _ := os.ReadFile(b.log.Name())
-			t.Logf("log of the gateway:\n%s", text[max(0, len(text)-8000):])
-		}
-	})
+	b.keepLog("the gateway")
 	return b
+}
+
+// keepLog gives the process a log, which a failed test shows, and sees to it
+// that it ends with the test.
+func (b *box) keepLog(who string) {
+	b.t.Helper()
+	var err error
+	if b.log, err = os.Create(filepath.Join(b.t.TempDir(), "log")); err != nil {
+		b.t.Fatal(err)
+	}
+	b.t.Cleanup(func() {
+		b.kill()
+		if b.t.Failed() {
+			text, _ := os.ReadFile(b.log.Name())
+			b.t.Logf("log of %s:\n%s", who, text[max(0, len(text)-8000):])
+		}
+		b.log.Close()
+	})
 }
 
 func freePort(t *testing.T, network string) string {
@@ -87,8 +97,7 @@ func (b *box) launch() {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	line := append(append([]string{}, b.wrap...), bin, "run", "--sandbox", "--data", b.dir)
-	line = append(line, b.args...)
+	line := append(append(append([]string{}, b.wrap...), bin), b.args...)
 	b.cmd = exec.Command(line[0], line[1:]...)
 	b.cmd.Stdout, b.cmd.Stderr = b.log, b.log
 	// A group of its own, so that a wrapper dies with the binary.
@@ -107,7 +116,12 @@ func (b *box) launch() {
 func (b *box) start() {
 	b.t.Helper()
 	b.launch()
-	b.await("ready", 20*time.Second, func() bool {
+	b.awaitReady()
+}
+
+func (b *box) awaitReady() {
+	b.t.Helper()
+	b.await("ready", time.Minute, func() bool {
 		code, _ := b.try("/ready")
 		return code == http.StatusOK
 	})
@@ -199,16 +213,27 @@ type item struct {
 	BlockID string `json:"blockId"`
 }
 
-// readings returns everything that the gateway says it has.
+// readings returns everything that the gateway says it has of its own.
 func (b *box) readings() []item {
 	b.t.Helper()
+	return b.readingsOf("")
+}
+
+// readingsOf returns everything that the gateway says it has of another one;
+// of itself when there is no name.
+func (b *box) readingsOf(gateway string) []item {
+	b.t.Helper()
+	query := "limit=1000"
+	if gateway != "" {
+		query += "&gateway=" + gateway
+	}
 	var all []item
 	for cursor := ""; ; {
 		var page struct {
 			Items  []item `json:"items"`
 			Cursor string `json:"cursor"`
 		}
-		b.getJSON("/api/hedgerow/v1/readings?limit=1000&cursor="+cursor, &page)
+		b.getJSON("/api/hedgerow/v1/readings?"+query+"&cursor="+cursor, &page)
 		all = append(all, page.Items...)
 		if cursor = page.Cursor; cursor == "" {
 			return all

@@ -145,6 +145,7 @@ func (s *mqttSensor) readAck(r *bufio.Reader) error {
 // time, and sends each again unchanged until it is answered (RFC 7252, 4.2).
 type coapSensor struct {
 	addr, device, name string
+	pause              time.Duration // between readings
 	acked              []int
 }
 
@@ -166,6 +167,7 @@ func (s *coapSensor) run(stop <-chan struct{}, limit time.Time) error {
 			return fmt.Errorf("sensor %s, value %d: %w", s.device, value, err)
 		}
 		s.acked = append(s.acked, value)
+		pauseFor(s.pause)
 	}
 }
 

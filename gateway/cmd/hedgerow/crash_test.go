@@ -92,39 +92,45 @@ func (b *box) awaitAttached(limit time.Duration) {
 // API lists and with what the blocks on the Tangle hold.
 func (b *box) checkOnce(acked map[string]bool) {
 	b.t.Helper()
+	file, err := network.Load(filepath.Join(b.dir, "data", "network.json"))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.checkOnceOf(file, file.Gateways[0], acked)
+}
+
+// checkOnceOf is checkOnce for what a member acknowledged, as this gateway sees
+// it, which may be another one.
+func (b *box) checkOnceOf(file *network.File, member network.Gateway, acked map[string]bool) {
+	b.t.Helper()
 	inAPI := map[string]int{}
-	for _, r := range b.readings() {
+	for _, r := range b.readingsOf(member.Name) {
 		if r.State != "attached" {
 			b.t.Errorf("reading %s has state %s", r.ID, r.State)
 		}
 		inAPI[fmt.Sprintf("%s=%v", r.Device, r.Value)]++
 	}
-	onTangle := b.tangle()
+	onTangle := b.tangle(file, member)
 	for key := range acked {
 		if inAPI[key] != 1 || onTangle[key] != 1 {
-			b.t.Errorf("acknowledged %s stands %d times in the API and %d times on the Tangle", key, inAPI[key], onTangle[key])
+			b.t.Errorf("%s acknowledged %s, which stands %d times in the API and %d times on the Tangle", member.Name, key, inAPI[key], onTangle[key])
 		}
 	}
 	for key, n := range inAPI {
 		if n != 1 || onTangle[key] != 1 {
-			b.t.Errorf("stored %s stands %d times in the API and %d times on the Tangle", key, n, onTangle[key])
+			b.t.Errorf("%s stored %s, which stands %d times in the API and %d times on the Tangle", member.Name, key, n, onTangle[key])
 		}
 	}
 	if len(onTangle) != len(inAPI) {
-		b.t.Errorf("%d different readings on the Tangle, %d in the API", len(onTangle), len(inAPI))
+		b.t.Errorf("%d different readings of %s on the Tangle, %d in the API", len(onTangle), member.Name, len(inAPI))
 	}
 }
 
-// tangle opens every batch on the Tangle as a stranger with the network file
-// would and counts its readings as "device=value".
-func (b *box) tangle() map[string]int {
+// tangle opens every batch of a member on the Tangle as a stranger with the
+// network file would and counts its readings as "device=value".
+func (b *box) tangle(file *network.File, member network.Gateway) map[string]int {
 	b.t.Helper()
-	file, err := network.Load(filepath.Join(b.dir, "data", "network.json"))
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	member := file.Gateways[0]
-	want := envelope.Expect{Gateway: member.Name, Key: member.PublicKey[:], Genesis: file.Hash()}
+	want := envelope.Expect{Gateway: member.Name, Key: member.PublicKey[:], Genesis: file.GenesisHash()}
 	found := map[string]int{}
 	for cursor := ""; ; {
 		var page struct {
