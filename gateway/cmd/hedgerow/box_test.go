@@ -22,6 +22,7 @@ type box struct {
 	t               *testing.T
 	dir             string   // sandbox home, or where configuration and token are
 	mqtt, coap, api string   // addresses, the same over every restart
+	bin             string   // empty: the built one
 	args            []string // of the binary
 	wrap            []string // a command that runs the binary, as strace does
 	cmd             *exec.Cmd
@@ -93,9 +94,12 @@ func freePort(t *testing.T, network string) string {
 // launch starts the process and does not wait for it to serve.
 func (b *box) launch() {
 	b.t.Helper()
-	bin, err := buildOnce()
-	if err != nil {
-		b.t.Fatal(err)
+	bin := b.bin
+	if bin == "" {
+		var err error
+		if bin, err = buildOnce(); err != nil {
+			b.t.Fatal(err)
+		}
 	}
 	line := append(append(append([]string{}, b.wrap...), bin), b.args...)
 	b.cmd = exec.Command(line[0], line[1:]...)
