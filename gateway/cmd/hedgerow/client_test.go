@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"sync"
 	"time"
 )
@@ -20,9 +21,10 @@ type mqttSensor struct {
 	window          int
 	pause           time.Duration // between publishes
 
-	mu     sync.Mutex // guards acked
+	mu     sync.Mutex // guards acked and took
 	acked  []int
-	flight []mqttPublish // in order of first sending
+	took   []time.Duration // from first sending to acknowledgement
+	flight []mqttPublish   // in order of first sending
 	next   int
 	packet uint16
 }
@@ -30,6 +32,7 @@ type mqttSensor struct {
 type mqttPublish struct {
 	packet uint16
 	value  int
+	sent   time.Time
 }
 
 // run publishes until stop is closed and then until nothing is in flight,
@@ -69,14 +72,14 @@ func (s *mqttSensor) session(stop <-chan struct{}, limit time.Time) error {
 			}
 		default:
 			if len(s.flight) < s.window {
+				pauseFor(s.pause)
 				s.next++
 				s.packet = s.packet%65535 + 1
-				p := mqttPublish{s.packet, s.next}
+				p := mqttPublish{s.packet, s.next, time.Now()}
 				s.flight = append(s.flight, p)
 				if _, err := conn.Write(s.encode(p, false)); err != nil {
 					return err
 				}
-				pauseFor(s.pause)
 				continue
 			}
 		}
@@ -121,6 +124,13 @@ func (s *mqttSensor) count() int {
 	return len(s.acked)
 }
 
+// latencies returns how long the acknowledgements from the given one on took.
+func (s *mqttSensor) latencies(from int) []time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.took[from:])
+}
+
 // readAck reads one PUBACK, which must be for the oldest publish in flight.
 func (s *mqttSensor) readAck(r *bufio.Reader) error {
 	var ack [4]byte
@@ -136,6 +146,7 @@ func (s *mqttSensor) readAck(r *bufio.Reader) error {
 	}
 	s.mu.Lock()
 	s.acked = append(s.acked, s.flight[0].value)
+	s.took = append(s.took, time.Since(s.flight[0].sent))
 	s.mu.Unlock()
 	s.flight = s.flight[1:]
 	return nil

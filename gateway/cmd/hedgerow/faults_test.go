@@ -270,7 +270,7 @@ func publishV3(t *testing.T, addr string) bool {
 	if err := s.connect(conn, r); err != nil {
 		t.Fatal(err)
 	}
-	conn.Write(s.encode(mqttPublish{1, 7}, false))
+	conn.Write(s.encode(mqttPublish{packet: 1, value: 7}, false))
 	head, err := r.ReadByte()
 	return err == nil && head == 0x40
 }

@@ -249,29 +249,33 @@ func (b *box) logText() string {
 // Traffic is sensors of both protocols at every gateway of a fleet. Each
 // publishes 1, 2, 3 … until the end.
 type traffic struct {
-	f       *fleet
+	at      []*station
 	stop    chan struct{}
 	running sync.WaitGroup
-	errs    chan error
+	errs    chan error // one of each sensor, and room for another one's
 	mqtt    map[*station][]*mqttSensor
 	coap    map[*station][]*coapSensor
 }
 
-// publish starts so many sensors of each protocol at each gateway, whose names
-// begin with prefix. A CoAP device has at most 12 letters.
-func (f *fleet) publish(prefix string, each int) *traffic {
+// publish starts so many sensors of each protocol at each gateway, with names
+// that begin with prefix. A CoAP device's has at most 12 letters.
+func (f *fleet) publish(prefix string, each int, pause time.Duration) *traffic {
+	return publishAt(f.stations, prefix, each, pause)
+}
+
+func publishAt(stations []*station, prefix string, each int, pause time.Duration) *traffic {
 	tr := &traffic{
-		f: f, stop: make(chan struct{}), errs: make(chan error, 2*each*len(f.stations)),
+		at: stations, stop: make(chan struct{}), errs: make(chan error, 2*each*len(stations)+1),
 		mqtt: map[*station][]*mqttSensor{}, coap: map[*station][]*coapSensor{},
 	}
 	limit := time.Now().Add(10 * time.Minute)
-	for _, s := range f.stations {
+	for _, s := range stations {
 		for i := range each {
-			id := fmt.Sprintf("%s-mqtt-%s-%d", prefix, s.member.Name, i)
-			m := &mqttSensor{addr: s.mqtt, id: id, topic: "readings/" + id + "/count", window: 20, pause: 20 * time.Millisecond}
+			name := fmt.Sprintf("%s-%s-%d", prefix, s.member.Name, i)
+			m := &mqttSensor{addr: s.mqtt, id: name + "-mqtt", topic: "readings/" + name + "-mqtt/count", window: 20, pause: pause}
 			tr.mqtt[s] = append(tr.mqtt[s], m)
 			tr.running.Go(func() { tr.errs <- m.run(tr.stop, limit) })
-			c := &coapSensor{addr: s.coap, device: fmt.Sprintf("%s-%s-%d", prefix, s.member.Name, i), name: "count", pause: 20 * time.Millisecond}
+			c := &coapSensor{addr: s.coap, device: name, name: "count", pause: pause}
 			tr.coap[s] = append(tr.coap[s], c)
 			tr.running.Go(func() { tr.errs <- c.run(tr.stop, limit) })
 		}
@@ -282,16 +286,17 @@ func (f *fleet) publish(prefix string, each int) *traffic {
 // end stops the sensors once everything they sent is acknowledged, and adds
 // that to acked, by gateway.
 func (tr *traffic) end(acked map[string]map[string]bool) {
-	tr.f.t.Helper()
+	t := tr.at[0].t
+	t.Helper()
 	close(tr.stop)
 	tr.running.Wait()
 	close(tr.errs)
 	for err := range tr.errs {
 		if err != nil {
-			tr.f.t.Error(err)
+			t.Error(err)
 		}
 	}
-	for _, s := range tr.f.stations {
+	for _, s := range tr.at {
 		name, n := s.member.Name, 0
 		if acked[name] == nil {
 			acked[name] = map[string]bool{}
@@ -309,7 +314,7 @@ func (tr *traffic) end(acked map[string]map[string]bool) {
 			add(c.device, c.acked)
 		}
 		if n == 0 {
-			tr.f.t.Errorf("%s acknowledged nothing", name)
+			t.Errorf("%s acknowledged nothing", name)
 		}
 	}
 }

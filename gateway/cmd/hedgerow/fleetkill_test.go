@@ -21,7 +21,7 @@ func TestKillsInAMeshLoseAndDoubleNothing(t *testing.T) {
 	if long() {
 		lasts = 5 * time.Minute
 	}
-	tr := f.publish("k", 2)
+	tr := f.publish("k", 2, 20*time.Millisecond)
 	end, n := time.Now().Add(lasts), 0
 	for time.Now().Before(end) {
 		pauseFor(time.Duration(50+rand.IntN(700)) * time.Millisecond)

@@ -17,7 +17,7 @@ func TestMeshSharesOneTangleAndHeals(t *testing.T) {
 	f.awaitRoutes()
 
 	acked := map[string]map[string]bool{}
-	tr := f.publish("pre", 1)
+	tr := f.publish("pre", 1, 20*time.Millisecond)
 	pauseFor(2 * time.Second)
 	tr.end(acked)
 	f.awaitAttached()
@@ -26,16 +26,15 @@ func TestMeshSharesOneTangleAndHeals(t *testing.T) {
 
 	east, west := f.stations[2], f.stations[3]
 	together := f.stations[:2]
-	before := f.stations[0].replica()
 	f.isolate(east, west)
 	lasts := 15 * time.Second
 	if long() {
 		lasts = time.Minute
 	}
 	cut := time.Now()
-	tr = f.publish("cut", 1)
+	tr = f.publish("cut", 1, 20*time.Millisecond)
 	pauseFor(3 * time.Second)
-	f.awaitEachGrew(before)
+	f.awaitEachGrows()
 	pauseFor(lasts - time.Since(cut))
 	tr.end(acked)
 	f.awaitAttached()
@@ -73,11 +72,12 @@ func (f *fleet) heal() {
 	}
 }
 
-// awaitEachGrew waits until every gateway has attached blocks since.
-func (f *fleet) awaitEachGrew(since replica) {
+// awaitEachGrows waits until every gateway has more blocks than now.
+func (f *fleet) awaitEachGrows() {
 	f.t.Helper()
 	for _, s := range f.stations {
-		s.await("blocks of its own", time.Minute, func() bool { return s.replica().Blocks > since.Blocks })
+		now := s.replica().Blocks
+		s.await("more blocks", time.Minute, func() bool { return s.replica().Blocks > now })
 	}
 }
 
