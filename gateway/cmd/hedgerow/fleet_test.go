@@ -70,8 +70,8 @@ func (f *fleet) load() {
 	if f.file, err = network.Load(f.path); err != nil {
 		f.t.Fatal(err)
 	}
-	for i, s := range f.stations {
-		s.member = f.file.Gateways[i]
+	for _, s := range f.stations {
+		s.member = f.file.Gateways[s.number]
 	}
 }
 
