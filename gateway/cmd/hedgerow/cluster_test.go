@@ -20,7 +20,7 @@ import (
 
 	"github.com/nats-io/nkeys"
 
-	"github.com/hedgerow-iot/hedgerow/ledger/peer"
+	"github.com/hedgerow-iot/hedgerow/ledger/network"
 )
 
 // The same federation as clients of a NATS server of the site's own, which is
@@ -69,9 +69,9 @@ func (f *fleet) cluster(more ...string) (server *box) {
 	}
 	var users strings.Builder
 	for _, s := range f.stations {
-		users.WriteString(strings.NewReplacer(key[1], s.nkey(), "1111111111111111", peer.Address(s.member.PublicKey[:])).Replace(user))
+		users.WriteString(strings.NewReplacer(key[1], s.nkey(), "1111111111111111", s.member.PublicKey.SubjectID()).Replace(user))
 	}
-	conf := strings.NewReplacer("hedgerow.0123456789abcdef", peer.Prefix(f.file), "0.0.0.0:4222", address, "/etc/nats/", dir+"/").
+	conf := strings.NewReplacer("hedgerow.0123456789abcdef", network.SubjectPrefix(f.file.GenesisHash()), "0.0.0.0:4222", address, "/etc/nats/", dir+"/").
 		Replace(strings.Replace(string(text), user, users.String(), 1))
 	file := filepath.Join(dir, "nats-server.conf")
 	if err := os.WriteFile(file, []byte(conf), 0o600); err != nil {
