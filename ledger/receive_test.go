@@ -221,8 +221,7 @@ func provenChain(tb testing.TB, n int) (raws [][]byte) {
 	data := make([]byte, 100)
 	for i := range n {
 		copy(data, fmt.Sprint(i))
-		block := newBlock("t", "", parents...)
-		block.Payload = &stardust.TaggedData{Tag: []byte("t"), Data: data}
+		block := newBlock("payload!", string(data), parents...)
 		raw, err := block.AppendBinary(nil)
 		if err != nil {
 			tb.Fatal(err)

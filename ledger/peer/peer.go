@@ -79,7 +79,7 @@ type Peers struct {
 
 	outbox  outbox
 	wants   wants
-	follows follows
+	synced  synced
 	asks    asks
 	walks   chan struct{} // capacity 1: a member waits to be walked
 	saved   []byte        // cursors; owned by New, then by follow, then by Run
@@ -115,7 +115,7 @@ func New(cfg Config, replica *ledger.Ledger) (*Peers, error) {
 	}
 	p.outbox.init()
 	p.wants.init()
-	p.follows.init(needed)
+	p.synced.init(needed)
 	p.asks.init(p.prefix + ".inbox." + own.SubjectID() + ".ask.")
 	if err := p.loadCursors(); err != nil {
 		return nil, err

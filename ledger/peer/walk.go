@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"sync"
 	"time"
 
 	"github.com/hedgerow-iot/hedgerow/ledger"
@@ -169,76 +168,11 @@ func (p *Peers) walk(ctx context.Context, m *member) error {
 			return p.gaveUp(ctx, m, err)
 		}
 		if pg.end {
-			p.reached(m)
+			p.synced.reached(m)
 			return nil
 		}
 	}
 	return nil
-}
-
-// reached notes that this replica has everything that m had at the time.
-func (p *Peers) reached(m *member) {
-	p.follows.mu.Lock()
-	defer p.follows.mu.Unlock()
-	f := &p.follows
-	if f.reached[m] {
-		return
-	}
-	f.reached[m] = true
-	if f.weight += uint64(m.Weight); f.weight >= f.needed && !f.done {
-		f.done = true
-		close(f.synced)
-	}
-}
-
-// follows says whom this replica has caught up with since the start.
-type follows struct {
-	needed uint64 // weight of the others that makes a quorum with this gateway
-
-	mu      sync.Mutex // guards what follows
-	reached map[*member]bool
-	weight  uint64        // theirs
-	done    bool          // synced is closed
-	synced  chan struct{} // closed when weight reaches needed
-}
-
-func (f *follows) init(needed uint64) {
-	f.needed, f.reached, f.synced = needed, map[*member]bool{}, make(chan struct{})
-	if f.done = needed == 0; f.done {
-		close(f.synced)
-	}
-}
-
-// Synced waits until this replica has had everything of so many others since
-// the start that they make a quorum with this gateway, or returns the error of
-// ctx.
-func (p *Peers) Synced(ctx context.Context) error {
-	select {
-	case <-p.follows.synced:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
-// Fetch asks one member after the other for a block, for which it takes up to a
-// few seconds, and returns its bytes. The error wraps [ledger.ErrNotFound] when
-// nobody hands it out.
-func (p *Peers) Fetch(ctx context.Context, id stardust.BlockID) ([]byte, error) {
-	for _, i := range rand.Perm(len(p.members)) {
-		m := p.members[i]
-		if !m.isUp(time.Now(), len(p.members)) {
-			continue
-		}
-		body, err := p.ask(ctx, m, kindBlocks, id[:])
-		if err != nil {
-			continue
-		}
-		if raws, err := parseBlocks(body); err == nil && len(raws) == 1 && stardust.IDOf(raws[0]) == id {
-			return raws[0], nil
-		}
-	}
-	return nil, fmt.Errorf("%w at any peer: %v", ledger.ErrNotFound, id)
 }
 
 // gaveUp says why a walk ended early, and returns the error if it is the
