@@ -93,7 +93,7 @@ func (d *Doctor) askedPeers(ctx context.Context, b *box) (all []Finding, silent 
 			f.Advice = "they are being fetched, thousands a second; if the number does not fall, look at the log"
 		}
 		if !m.Up && f.Advice == "" {
-			f.Advice = "start it, or look at the way to it; what it and this one attach meanwhile is exchanged afterwards"
+			f.Advice = "start it, name it in peers.routes, or look at the way to it; what it and this one attach meanwhile is exchanged afterwards"
 		}
 		if !m.Up {
 			silent++

@@ -8,8 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -33,7 +35,7 @@ func (b *Bus) dialExternal() (*nats.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return connect(c.URL, c.Credentials, conf, b.log, b.options())
+	return connect(c.URL, c.Credentials, conf, b.log, b.limited, b.options())
 }
 
 // options are those of every connection of a gateway.
@@ -84,7 +86,8 @@ func Dial(c Client) (*nats.Conn, error) {
 			return nil
 		}
 	}
-	return connect(c.URL, c.Credentials, conf, c.Log, options(c.Name, c.Network, c.Key, c.Log, newLimiter()))
+	limited := newLimiter()
+	return connect(c.URL, c.Credentials, conf, c.Log, limited, options(c.Name, c.Network, c.Key, c.Log, limited))
 }
 
 // client returns the configuration of a connection to a server: with an
@@ -147,11 +150,6 @@ func options(name, network string, key ed25519.PrivateKey, log *slog.Logger, lim
 				log.Info("connected to NATS again", "server", c.ConnectedAddr())
 			}
 		}),
-		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) {
-			if limited.allow("no server") {
-				log.Warn("no NATS server", "err", err)
-			}
-		}),
 		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) {
 			subject := ""
 			if sub != nil {
@@ -166,7 +164,7 @@ func options(name, network string, key ed25519.PrivateKey, log *slog.Logger, lim
 
 // connect makes the connection, or leaves that to the library when no server
 // answers yet.
-func connect(urls string, credentials []byte, conf *tls.Config, log *slog.Logger, opts []nats.Option) (*nats.Conn, error) {
+func connect(urls string, credentials []byte, conf *tls.Config, log *slog.Logger, limited *limiter, opts []nats.Option) (*nats.Conn, error) {
 	secure, err := checkURLs(urls)
 	if err != nil {
 		return nil, err
@@ -175,16 +173,51 @@ func connect(urls string, credentials []byte, conf *tls.Config, log *slog.Logger
 	if err != nil {
 		return nil, err
 	}
-	said := nats.ConnectHandler(func(c *nats.Conn) { log.Info("connected to NATS", "server", c.ConnectedAddr()) })
-	all := append([]nats.Option{nats.RetryOnFailedConnect(true), login, said, func(o *nats.Options) error {
-		o.TLSConfig, o.Secure = conf, secure // a nats:// server may still ask for TLS
-		return nil
-	}}, opts...)
+	d := &dialer{}
+	all := append([]nats.Option{
+		nats.RetryOnFailedConnect(true), login, nats.SetCustomDialer(d),
+		nats.ConnectHandler(func(c *nats.Conn) { log.Info("connected to NATS", "server", c.ConnectedAddr()) }),
+		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) {
+			if limited.allow("no server") {
+				log.Warn("no NATS server", "err", d.reason(err))
+			}
+		}),
+		func(o *nats.Options) error {
+			o.TLSConfig, o.Secure = conf, secure // a nats:// server may still ask for TLS
+			return nil
+		},
+	}, opts...)
 	c, err := nats.Connect(urls, all...)
 	if err != nil {
-		return nil, fmt.Errorf("connect to NATS at %s: %w", urls, err)
+		return nil, fmt.Errorf("connect to NATS at %s: %w", urls, d.reason(err))
 	}
 	return c, nil
+}
+
+// A dialer remembers why the last address could not be dialled: the library
+// says only that there is no server.
+type dialer struct {
+	mu  sync.Mutex // guards why
+	why error
+}
+
+// Dial implements [nats.CustomDialer].
+func (d *dialer) Dial(network, address string) (net.Conn, error) {
+	c, err := net.DialTimeout(network, address, dialTimeout)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.why = err
+	return c, err
+}
+
+// reason returns what err of the library means.
+func (d *dialer) reason(err error) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.why != nil && errors.Is(err, nats.ErrNoServers) {
+		return d.why
+	}
+	return err
 }
 
 // checkURLs reports whether the connection must be encrypted: one address

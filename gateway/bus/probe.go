@@ -86,15 +86,10 @@ func Try(cfg Config) (server string, key ed25519.PublicKey, err error) {
 	if err != nil {
 		return "", nil, err
 	}
-	// The library keeps the reason to itself when nobody answers.
-	d := &reasonDialer{}
-	conn, err := connect(cfg.URL, cfg.Credentials, conf, slog.New(slog.DiscardHandler), []nats.Option{
-		nats.Name(cfg.Gateway), nats.Timeout(probeTime), nats.NoReconnect(), nats.RetryOnFailedConnect(false), nats.SetCustomDialer(d),
+	conn, err := connect(cfg.URL, cfg.Credentials, conf, slog.New(slog.DiscardHandler), newLimiter(), []nats.Option{
+		nats.Name(cfg.Gateway), nats.Timeout(probeTime), nats.NoReconnect(), nats.RetryOnFailedConnect(false),
 	})
 	if err != nil {
-		if d.why != nil && errors.Is(err, nats.ErrNoServers) {
-			err = d.why
-		}
 		return "", nil, err
 	}
 	defer conn.Close()
@@ -102,13 +97,4 @@ func Try(cfg Config) (server string, key ed25519.PublicKey, err error) {
 		key = *k
 	}
 	return conn.ConnectedAddr(), key, nil
-}
-
-// A reasonDialer remembers why the last address could not be dialled.
-type reasonDialer struct{ why error }
-
-func (d *reasonDialer) Dial(network, address string) (net.Conn, error) {
-	c, err := net.DialTimeout(network, address, probeTime)
-	d.why = err
-	return c, err
 }

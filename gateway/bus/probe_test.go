@@ -79,6 +79,19 @@ func TestTryConnectsOnce(t *testing.T) {
 	}
 }
 
+// Why there is no server is logged, not only that there is none.
+func TestAClusterThatIsDownIsNamed(t *testing.T) {
+	s := newSite(t, "a")
+	closed := closedAddress(t)
+	cfg, lines := s.config("a"), &logLines{}
+	cfg.Mode, cfg.Listen, cfg.URL = bus.External, "", "tls://"+closed
+	cfg.Log = slog.New(slog.NewTextHandler(lines, nil))
+	open(t, cfg)
+	eventually(t, "the reason is logged", func() bool {
+		return lines.has(`msg="no NATS server" err="dial tcp ` + closed + `: connect: connection refused"`)
+	})
+}
+
 // A gateway that is down is one line for people, not an error of each attempt.
 func TestARouteThatIsDownIsOneLine(t *testing.T) {
 	s := newSite(t, "a", "b")

@@ -169,7 +169,7 @@ func (c *networkSignCmd) Run(e *env) error {
 	if err := f.Save(c.File); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(e.stdout, "%s has %d signatures now; hedgerow network show --previous FILE tells whether they suffice\n", c.File, len(f.Signatures))
+	_, err = fmt.Fprintf(e.stdout, "%s has %s now; hedgerow network show --previous FILE tells whether they suffice\n", c.File, count(uint64(len(f.Signatures)), "signature"))
 	return err
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -56,7 +57,7 @@ type gatewayStatus struct {
 		Refused   uint64
 	}
 	Workers []struct {
-		Name           string
+		Name, Key      string
 		Alive          bool
 		TriesPerSecond float64
 		Found, Wrong   uint64
@@ -222,7 +223,7 @@ func (p *page) workers(s *gatewayStatus) {
 		if !x.Alive {
 			state = p.paint("33", "silent")
 		}
-		p.line(first(i, "workers"), "%s %s, %s, %d found, %d wrong", plain(x.Name), state, speed(x.TriesPerSecond), x.Found, x.Wrong)
+		p.line(first(i, "workers"), "%s %s, %s, %d found, %d wrong", cmp.Or(plain(x.Name), shortID(x.Key)), state, speed(x.TriesPerSecond), x.Found, x.Wrong)
 	}
 }
 

@@ -18,7 +18,7 @@ func TestStatusShowsPeersWorkersAndAlarms(t *testing.T) {
 			{"name":"mill\u001b[2J","key":"0x1","up":false,"blocks":1,"lag":20,"score":0.25,"lastSeen":"2026-11-22T10:15:04Z"},
 			{"name":"shed","key":"0x2","lastSeen":null}],
 		"bus":{"mode":"embedded","connected":true,"routes":[{"name":"silo"}],"clients":2,"refused":3},
-		"workers":[{"name":"box-2","alive":true,"triesPerSecond":2500000,"found":4,"wrong":1},{"name":"box-3","alive":false}],
+		"workers":[{"name":"box-2","alive":true,"triesPerSecond":2500000,"found":4,"wrong":1},{"name":"","key":"0x3333333333333333","alive":false}],
 		"alarms":[{"name":"clock","text":"the clock is not set"}]}`), &s); err != nil {
 		t.Fatal(err)
 	}
@@ -42,7 +42,7 @@ func TestStatusShowsPeersWorkersAndAlarms(t *testing.T) {
 			"\n                 mill\uFFFD[2J (0x1) down, last heard of 2026-11-22T10:15:04Z, 1 block, lag 20, score 0.25, 0 refused\n",
 			"\n                 shed (0x2) down, not heard of since the start, 0 blocks, lag 0, score 0, 0 refused\n",
 			"workers        box-2 alive, 2.5 million tries/s, 4 found, 1 wrong\n",
-			"box-3 silent, no speed measured yet, 0 found, 0 wrong\n", "alarm clock: the clock is not set\n",
+			"0x3333333333… silent, no speed measured yet, 0 found, 0 wrong\n", "alarm clock: the clock is not set\n",
 		} {
 			i := strings.Index(text[at:], want)
 			if i < 0 {
