@@ -1,11 +1,13 @@
 package network
 
 import (
+	"cmp"
 	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"reflect"
 	"slices"
+	"strings"
 )
 
 // Why a file is not accepted as the next epoch of a network. The errors of
@@ -167,7 +169,8 @@ func (f *File) Follows(previous *File) error {
 		return err
 	}
 	if a.Weight < a.Needed {
-		return fmt.Errorf("%w: %d of %d needed signed (%v)", ErrUnsigned, a.Weight, a.Needed, a.Gateways)
+		by := cmp.Or(strings.Join(a.Gateways, ", "), "nobody")
+		return fmt.Errorf("%w: weight %d is needed and %d has signed (%s)", ErrUnsigned, a.Needed, a.Weight, by)
 	}
 	return nil
 }
