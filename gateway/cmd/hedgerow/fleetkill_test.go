@@ -24,7 +24,11 @@ func TestKillsInAMeshLoseAndDoubleNothing(t *testing.T) {
 	tr := f.publish("k", 2, 20*time.Millisecond)
 	end, n := time.Now().Add(lasts), 0
 	for time.Now().Before(end) {
-		pauseFor(time.Duration(50+rand.IntN(700)) * time.Millisecond)
+		alive := 700 * time.Millisecond
+		if rand.IntN(3) == 0 {
+			alive = 3 * time.Second // time for the mesh to form
+		}
+		pauseFor(50*time.Millisecond + rand.N(alive))
 		n += f.killSome()
 	}
 	acked := map[string]map[string]bool{}
