@@ -194,6 +194,9 @@ func (b *box) try(path string) (code int, body []byte) {
 func (b *box) get(path string) []byte {
 	b.t.Helper()
 	code, body := b.try(path)
+	if code == 0 && !b.alive() {
+		b.t.Fatalf("GET %s: the gateway has ended: %v", path, b.cmd.ProcessState)
+	}
 	if code != http.StatusOK {
 		b.t.Fatalf("GET %s: %d %s", path, code, body)
 	}

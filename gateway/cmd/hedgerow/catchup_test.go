@@ -41,7 +41,7 @@ func TestGatewayThatWasAwayCatchesUpAndServes(t *testing.T) {
 	tr := publishAt(f.stations[1:], "c", 1, 5*time.Millisecond)
 	sensor := &mqttSensor{addr: away.mqtt, id: "meter", topic: "readings/meter/count", window: 1, pause: 5 * time.Millisecond}
 	tr.mqtt[away] = append(tr.mqtt[away], sensor)
-	tr.running.Go(func() { tr.errs <- sensor.run(tr.stop, time.Now().Add(10*time.Minute)) })
+	tr.running.Go(func() { tr.errs <- sensor.run(tr.stop, time.Now().Add(maxTraffic)) })
 	away.await("readings without the other gateway", time.Minute, func() bool { return sensor.count() > 50 })
 	silo.start()
 	away.await("the first blocks", time.Minute, func() bool { return away.blocks() > 1000 })

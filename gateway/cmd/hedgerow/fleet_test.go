@@ -246,6 +246,9 @@ func (b *box) logText() string {
 	return string(text)
 }
 
+// maxTraffic is when sensors give up.
+const maxTraffic = 15 * time.Minute
+
 // Traffic is sensors of both protocols at every gateway of a fleet. Each
 // publishes 1, 2, 3 … until the end.
 type traffic struct {
@@ -268,7 +271,7 @@ func publishAt(stations []*station, prefix string, each int, pause time.Duration
 		at: stations, stop: make(chan struct{}), errs: make(chan error, 2*each*len(stations)+1),
 		mqtt: map[*station][]*mqttSensor{}, coap: map[*station][]*coapSensor{},
 	}
-	limit := time.Now().Add(10 * time.Minute)
+	limit := time.Now().Add(maxTraffic)
 	for _, s := range stations {
 		for i := range each {
 			name := fmt.Sprintf("%s-%s-%d", prefix, s.member.Name, i)
@@ -289,7 +292,18 @@ func (tr *traffic) end(acked map[string]map[string]bool) {
 	t := tr.at[0].t
 	t.Helper()
 	close(tr.stop)
-	tr.running.Wait()
+	ended := make(chan struct{})
+	go func() { tr.running.Wait(); close(ended) }()
+	for _, s := range tr.at {
+		s.await("every reading acknowledged", 2*time.Minute, func() bool {
+			select {
+			case <-ended:
+				return true
+			default:
+				return false
+			}
+		})
+	}
 	close(tr.errs)
 	for err := range tr.errs {
 		if err != nil {
