@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -73,22 +74,33 @@ func (b *box) keepLog(who string) {
 	})
 }
 
+// handedOut are the ports that freePort has returned.
+var handedOut sync.Map
+
+// freePort returns a loopback address that nobody listens on, each but once. It
+// is below the ports that systems give to who dials, so that it stays free
+// while the gateway that has it is down.
 func freePort(t *testing.T, network string) string {
 	t.Helper()
-	if network == "udp" {
-		c, err := net.ListenPacket("udp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
+	for range 1000 {
+		addr := fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(22_000))
+		if _, twice := handedOut.LoadOrStore(addr, true); twice {
+			continue
 		}
-		defer c.Close()
-		return c.LocalAddr().String()
+		var c io.Closer
+		var err error
+		if network == "udp" {
+			c, err = net.ListenPacket(network, addr)
+		} else {
+			c, err = net.Listen(network, addr)
+		}
+		if err == nil {
+			c.Close()
+			return addr
+		}
 	}
-	l, err := net.Listen(network, "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatal("no free port")
+	return ""
 }
 
 // launch starts the process and does not wait for it to serve.
