@@ -225,16 +225,30 @@ func (f *fleet) checkOnceEverywhere(acked map[string]map[string]bool) {
 func (f *fleet) awaitRoutes() {
 	f.t.Helper()
 	for _, s := range f.stations {
-		s.await("routes to all others", time.Minute, func() bool {
-			text := s.logText()
-			for _, other := range f.stations {
-				if other != s && !strings.Contains(text, "gateway="+other.member.Name) {
-					return false
-				}
-			}
-			return true
-		})
+		s.await("routes to all others", time.Minute, func() bool { return len(s.bus().routes()) == len(f.stations)-1 })
 	}
+}
+
+// A bus is what the API says of a gateway's connection with others.
+type bus struct {
+	Refused     uint64
+	LastRefused struct{ Why string }
+	Routes      []struct{ Name string }
+}
+
+func (s *station) bus() bus {
+	s.t.Helper()
+	var peers struct{ Bus bus }
+	s.getJSON("/api/hedgerow/v1/peers", &peers)
+	return peers.Bus
+}
+
+// routes returns the names of the gateways that have a route here.
+func (b bus) routes() (names []string) {
+	for _, r := range b.Routes {
+		names = append(names, r.Name)
+	}
+	return names
 }
 
 func (b *box) logText() string {
