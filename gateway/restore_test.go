@@ -85,7 +85,7 @@ func TestALostLedgerComesBackFromTheOthers(t *testing.T) {
 			if n := a.Stats().Attached; n != 0 {
 				t.Errorf("%d readings were attached before the others were there", n)
 			}
-			b = start(t, other)
+			start(t, other)
 			rs := a.readings(5)
 			if n := a.Stats().Attached; n != 2 {
 				t.Errorf("%d readings were attached, want the two that no block of the other holds: %+v", n, rs)

@@ -114,7 +114,7 @@ func (c *peerCollector) Collect(out chan<- prometheus.Metric) {
 		for _, p := range c.peers {
 			out <- prometheus.MustNewConstMetric(p.desc, p.kind, p.value(m), m.Name)
 		}
-		for result, n := range map[string]uint64{"new": m.New, "duplicate": m.Duplicates, "held": m.Held, "invalid": m.Invalid} {
+		for result, n := range map[string]uint64{"new": m.New, "duplicate": m.Duplicates, "held": m.Held, "invalid": m.Invalid, "unsupported": m.Unsupported} {
 			out <- prometheus.MustNewConstMetric(c.results, counter, float64(n), m.Name, result)
 		}
 		for reason, n := range map[string]uint64{

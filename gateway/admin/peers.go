@@ -32,6 +32,7 @@ type peerInfo struct {
 	Duplicates   uint64  `json:"duplicates"`             // blocks that were known
 	Held         uint64  `json:"held"`                   // blocks that missed a parent when they came
 	Invalid      uint64  `json:"invalid"`                // blocks that break a rule
+	Unsupported  uint64  `json:"unsupported"`            // blocks of a newer version than this gateway's
 	Malformed    uint64  `json:"malformed"`              // frames that could not be read
 	Replayed     uint64  `json:"replayed"`               // frames that had come before
 	Forged       uint64  `json:"forged"`                 // frames in its name that it did not sign
@@ -88,7 +89,7 @@ func (h *Handler) peers(w http.ResponseWriter, r *http.Request) {
 func showPeer(m *peer.Member) peerInfo {
 	p := peerInfo{
 		peerLine: showLine(m), Weight: m.Weight,
-		New: m.New, Duplicates: m.Duplicates, Held: m.Held, Invalid: m.Invalid,
+		New: m.New, Duplicates: m.Duplicates, Held: m.Held, Invalid: m.Invalid, Unsupported: m.Unsupported,
 		Malformed: m.Malformed, Replayed: m.Replayed, Forged: m.Forged, Limited: m.Limited, Shunned: m.Shunned,
 		Unanswered: m.Unanswered, ServedBytes: m.Served,
 	}

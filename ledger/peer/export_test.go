@@ -60,9 +60,16 @@ func FrontierBody(store [8]byte, position uint64, tips ...stardust.BlockID) []by
 }
 
 func PageBody(store [8]byte, last uint64, end bool, rest []byte) []byte {
-	return page{store, last, end, rest}.append(nil)
+	return page{store: store, last: place{at: last}, end: end, rest: rest}.append(nil)
 }
+
+// Beginning is the body of a request for what comes first.
+func Beginning() []byte { return place{}.append(nil) }
 
 func IDs(ids ...stardust.BlockID) []byte { return appendIDs(nil, ids) }
 
 var testKey = ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))
+
+func PageAfter(store [8]byte, after, last uint64, rest []byte) []byte {
+	return page{store: store, after: after, last: place{at: last}, rest: rest}.append(nil)
+}

@@ -41,6 +41,16 @@ func (k kind) class() int {
 	return classRequest
 }
 
+func (k kind) request() bool { return k == kindOrder || k == kindBlocks || k == kindStream }
+
+// kindOf returns what b says it is, if it is a frame.
+func kindOf(b []byte) kind {
+	if len(b) < 2 {
+		return 0
+	}
+	return kind(b[1])
+}
+
 const (
 	frameVersion = 1
 	frameHead    = 1 + 1 + ed25519.PublicKeySize + 8 + 8

@@ -125,8 +125,12 @@ func (p *Peers) listen(ctx context.Context, heard <-chan *nats.Msg) error {
 
 // gossip appends the blocks of a message to in.
 func (p *Peers) gossip(msg *nats.Msg, in []ledger.Incoming) []ledger.Incoming {
+	if kindOf(msg.Data) != kindGossip {
+		p.counted.strange.Add(1)
+		return in
+	}
 	m, f, ok := p.open(msg.Data, network.PublicKey{}, nil)
-	if !ok || f.kind != kindGossip {
+	if !ok {
 		return in
 	}
 	raws, err := parseBlocks(f.body)
@@ -204,6 +208,8 @@ func (p *Peers) judge(m *member, o ledger.Outcome, want bool) bool {
 	m.count(func(c *MemberCounts) {
 		switch {
 		case errors.Is(o.Err, ledger.ErrBusy):
+		case errors.Is(o.Err, stardust.ErrUnsupported):
+			c.Unsupported++
 		case o.Err != nil:
 			c.Invalid++
 		case o.Known:
@@ -217,6 +223,9 @@ func (p *Peers) judge(m *member, o ledger.Outcome, want bool) bool {
 	switch {
 	case errors.Is(o.Err, ledger.ErrBusy):
 		return false
+	case errors.Is(o.Err, stardust.ErrUnsupported):
+		p.newer(m, o.Err)
+		return false
 	case o.Err != nil:
 		p.blame(m, forInvalid, o.Err)
 		return false
@@ -224,6 +233,19 @@ func (p *Peers) judge(m *member, o ledger.Outcome, want bool) bool {
 		p.wants.add(m, o.Missing, time.Now())
 	}
 	return len(o.Missing) == 0
+}
+
+// newer notes that a member sends what this version does not know: its order
+// cannot be followed beyond that, which is not its fault.
+func (p *Peers) newer(m *member, why error) {
+	now := time.Now()
+	m.mu.Lock()
+	known := now.Before(m.newer)
+	m.newer = now.Add(newerPause)
+	m.mu.Unlock()
+	if !known {
+		p.log.Warn("peer runs a newer version and sends what this one does not know; update this gateway", "peer", m.Name, "err", why)
+	}
 }
 
 // byName returns a member that is one.

@@ -320,11 +320,11 @@ func TestRequestsOfOthersAreNotServed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ask(inbox+".other", r.Frame(peer.Order, s.public("a"), inbox, make([]byte, 8))) // signed for another inbox
+	ask(inbox+".other", r.Frame(peer.Order, s.public("a"), inbox, peer.Beginning())) // signed for another inbox
 	eventually(t, "it is refused", func() bool { return a.seen("r").Forged == 1 })
-	ask("commands.valve", r.Frame(peer.Order, s.public("a"), "commands.valve", make([]byte, 8)))
-	eventually(t, "it is refused", func() bool { return a.seen("r").Malformed == 1 })
-	ask(inbox, r.Frame(peer.Order, s.public("a"), inbox, make([]byte, 8)))
+	ask("commands.valve", r.Frame(peer.Order, s.public("a"), "commands.valve", peer.Beginning()))
+	eventually(t, "it is refused", func() bool { return a.peers.Stats().Strange == 1 })
+	ask(inbox, r.Frame(peer.Order, s.public("a"), inbox, peer.Beginning()))
 	eventually(t, "it is served", func() bool { return a.seen("r").Served > 0 })
 	for {
 		m, err := answers.NextMsg(10 * time.Second)
@@ -368,5 +368,87 @@ func TestAMissingParentIsFetched(t *testing.T) {
 				t.Error("the sender was not asked")
 			}
 		})
+	}
+}
+
+// A member that goes on for ever, bringing nothing, has its turn and no more.
+func TestAnEndlessOrderDoesNotKeepFromOthers(t *testing.T) {
+	s := newSite(t, "a", "b", "r")
+	r := s.rogue("r")
+	goodID, good := block(t, "good", stardust.GenesisID)
+	var bogus []byte
+	for i := range 8192 {
+		id := stardust.IDOf(fmt.Append(nil, i))
+		bogus = append(bogus, id[:]...)
+	}
+	var streams atomic.Int64
+	r.answer(func(request []byte) []byte {
+		at := binary.LittleEndian.Uint64(request[50:])
+		switch peer.KindOf(request) {
+		case peer.Order:
+			return peer.PageAfter([8]byte{1}, at, at+8192, bogus)
+		case peer.Stream:
+			streams.Add(1)
+			return peer.PageAfter([8]byte{1}, at, at+1, peer.BlocksBody(good))
+		}
+		return nil
+	})
+	a := s.fresh("a")
+	r.publish(r.Frame(peer.Gossip, nil, "", peer.BlocksBody(good)))
+	eventually(t, "good is there", func() bool { ok, _ := a.Has(goodID); return ok })
+	tip := stardust.IDOf([]byte("a tip"))
+	eventually(t, "it streams", func() bool {
+		r.send("a", r.Frame(peer.Frontier, s.public("a"), "", peer.FrontierBody([8]byte{1}, 1<<40, tip)))
+		return streams.Load() > 0
+	})
+	b := s.fresh("b")
+	fill(t, b, 50) // not gossiped
+	eventually(t, "a has what b has", func() bool {
+		r.send("a", r.Frame(peer.Frontier, s.public("a"), "", peer.FrontierBody([8]byte{1}, 1<<40, tip)))
+		return a.Position() == 51
+	})
+}
+
+// What an honest member signed for somebody, sent where it does not belong,
+// counts for nothing against it.
+func TestAFrameInTheWrongPlaceIsNoFault(t *testing.T) {
+	s := newSite(t, "a", "b")
+	a, b := s.fresh("a"), s.rogue("b")
+	subject := s.prefix() + ".peer." + s.file.Gateways[0].PublicKey.SubjectID()
+	for i, frame := range [][]byte{
+		b.Frame(peer.Answer, s.public("a"), "a signature", []byte{0}),
+		b.Frame(peer.Gossip, nil, "a signature", []byte{1}),
+		b.Frame(peer.Order, s.public("a"), "a signature", peer.Beginning()), // its reply is no inbox
+	} {
+		if err := b.conn.PublishRequest(subject, "a signature", frame); err == nil {
+			t.Error("a subject with a space is published")
+		}
+		if err := b.conn.PublishRequest(subject, "elsewhere", frame); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "it is counted", func() bool { return a.peers.Stats().Strange == uint64(i+1) })
+	}
+	b.publish(b.Frame(peer.Frontier, nil, "", peer.FrontierBody([8]byte{}, 0)))
+	eventually(t, "it is counted", func() bool { return a.peers.Stats().Strange == 4 })
+	if m := a.seen("b"); m.Standing < 1 || m.Malformed+m.Forged > 0 {
+		t.Errorf("%+v", m)
+	}
+}
+
+// A member of a newer version sends what this one cannot read: that is not its
+// fault, and the rest of what it sends is taken.
+func TestAMemberOfANewerVersionKeepsItsStanding(t *testing.T) {
+	s := newSite(t, "a", "b")
+	a, b := s.fresh("a"), s.rogue("b")
+	_, newer := block(t, "new kind", stardust.GenesisID)
+	newer[2+32+4] = 77 // payload type, after version, parents and length
+	plainID, plain := block(t, "old kind", stardust.GenesisID)
+	for range 8 {
+		b.publish(b.Frame(peer.Gossip, nil, "", peer.BlocksBody(newer)))
+	}
+	b.publish(b.Frame(peer.Gossip, nil, "", peer.BlocksBody(plain)))
+	eventually(t, "the other block is taken", func() bool { ok, _ := a.Has(plainID); return ok })
+	if m := a.seen("b"); m.Standing < 1 || m.Unsupported == 0 || m.Invalid > 0 {
+		t.Errorf("%+v", m)
 	}
 }

@@ -17,9 +17,9 @@ func FuzzFrame(f *testing.F) {
 	for _, body := range [][]byte{
 		appendBlock(appendBlock(nil, []byte("block")), []byte("another")),
 		frontier{position: 7, all: true, tips: []stardust.BlockID{id, id}}.append(nil),
-		page{last: 3, end: true, rest: appendIDs(nil, []stardust.BlockID{id})}.append(nil),
+		page{last: place{at: 3}, end: true, rest: appendIDs(nil, []stardust.BlockID{id})}.append(nil),
 		appendIDs(nil, []stardust.BlockID{id}),
-		make([]byte, 8),
+		place{at: 7}.append(nil),
 	} {
 		f.Add(s.seal(kindGossip, s.public, nil, body), uint16(3))
 	}
@@ -50,6 +50,9 @@ func fuzzBodies(t *testing.T, b []byte) {
 		if ids, err := m.ids(); err == nil && (len(ids) > maxIDs || !bytes.Equal(appendIDs(nil, ids), m.rest)) {
 			t.Errorf("%d ids of %x", len(ids), m.rest)
 		}
+	}
+	if m, err := parsePlace(b); err == nil && !bytes.Equal(m.append(nil), b) {
+		t.Errorf("place %x is %x again", b, m.append(nil))
 	}
 	if ids, err := parseAsked(b); err == nil && (len(ids) > maxAsked || !bytes.Equal(appendIDs(nil, ids), b)) {
 		t.Errorf("%d ids asked for in %x", len(ids), b)

@@ -27,6 +27,10 @@ const (
 	forUndelivered = 0.1  // something named and not handed out
 )
 
+// newerPause is how long the order of a member is left alone whose blocks are of
+// a newer version; what it gossips is taken.
+const newerPause = 10 * time.Minute
+
 // silentAfter is when a member that says nothing counts as down, for each of
 // the members that a frontier may go to.
 const silentAfter = 2 * time.Second
@@ -52,29 +56,32 @@ type member struct {
 	behind   bool      // the frontier names tips that were unknown
 	cursor   cursor
 	walked   time.Time // the last time
+	newer    time.Time // until then its order is left alone
 
 	counts MemberCounts
 }
 
-// A cursor says up to where in a store's order this replica has everything.
+// A cursor says up to which place in a store's order this replica has
+// everything.
 type cursor struct {
 	store [8]byte
-	at    uint64
+	place
 }
 
 // MemberCounts say what has come from a member since the start.
 type MemberCounts struct {
-	New        uint64 // blocks that this replica lacked
-	Duplicates uint64 // blocks that were known
-	Held       uint64 // blocks that missed a parent when they came
-	Invalid    uint64 // blocks that the ledger refused
-	Malformed  uint64 // frames that could not be read
-	Replayed   uint64 // frames that had come before
-	Forged     uint64 // frames in its name with a wrong signature
-	Limited    uint64 // frames, requests and blocks over its rate
-	Shunned    uint64 // frames that were not listened to
-	Unanswered uint64 // requests to it without an answer
-	Served     uint64 // bytes of answers to it
+	New         uint64 // blocks that this replica lacked
+	Duplicates  uint64 // blocks that were known
+	Held        uint64 // blocks that missed a parent when they came
+	Invalid     uint64 // blocks that the ledger refused
+	Unsupported uint64 // blocks of a newer version
+	Malformed   uint64 // frames that could not be read
+	Replayed    uint64 // frames that had come before
+	Forged      uint64 // frames in its name with a wrong signature
+	Limited     uint64 // frames, requests and blocks over its rate
+	Shunned     uint64 // frames that were not listened to
+	Unanswered  uint64 // requests to it without an answer
+	Served      uint64 // bytes of answers to it
 }
 
 func newMember(g network.Gateway) *member {
@@ -173,6 +180,13 @@ func (m *member) count(f func(*MemberCounts)) {
 	f(&m.counts)
 }
 
+// mayWalk reports whether the member's order is worth walking.
+func (m *member) mayWalk(now time.Time) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return !now.Before(m.shunned) && !now.Before(m.newer)
+}
+
 func (m *member) isShunned(now time.Time) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -194,8 +208,8 @@ func (m *member) has(c cursor) {
 	m.cursor = c
 }
 
-// place returns the cursor.
-func (m *member) place() cursor {
+// reached returns the cursor.
+func (m *member) reached() cursor {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.cursor

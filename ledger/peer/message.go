@@ -23,39 +23,53 @@ var errBody = errors.New("malformed message")
 const idSize = len(stardust.BlockID{})
 
 // A frontier is what a gateway says it has:
-// store 8 | position u64 | all u8 | tips u8 | tips.
+// store 8 | position u64 | flags u8 (1 all, 2 restoring) | tips u8 | tips.
 type frontier struct {
-	store    [8]byte // whose order the position is of
-	position uint64  // of its last block
-	all      bool    // these are all its tips
-	tips     []stardust.BlockID
+	store     [8]byte // whose order the position is of
+	position  uint64  // of its last block
+	all       bool    // these are all its tips
+	restoring bool    // its store is new, and it waits itself for what the others have
+	tips      []stardust.BlockID
 }
 
 func (m frontier) append(b []byte) []byte {
 	b = append(b, m.store[:]...)
 	b = binary.LittleEndian.AppendUint64(b, m.position)
-	b = append(b, flag(m.all), byte(len(m.tips)))
+	b = append(b, flag(m.all)|flag(m.restoring)<<1, byte(len(m.tips)))
 	return appendIDs(b, m.tips)
 }
 
 func parseFrontier(b []byte) (m frontier, err error) {
 	const head = 8 + 8 + 2
-	if len(b) < head || b[16] > 1 || b[17] > maxTips || len(b) != head+int(b[17])*idSize {
+	if len(b) < head || b[16] > 3 || b[17] > maxTips || len(b) != head+int(b[17])*idSize {
 		return m, fmt.Errorf("%w: frontier of %d bytes", errBody, len(b))
 	}
 	copy(m.store[:], b)
-	m.position, m.all, m.tips = binary.LittleEndian.Uint64(b[8:]), b[16] == 1, cutIDs(b[head:])
+	m.position, m.tips = binary.LittleEndian.Uint64(b[8:]), cutIDs(b[head:])
+	m.all, m.restoring = b[16]&1 != 0, b[16]&2 != 0
 	return m, nil
 }
 
-// The body of a request for ids or blocks in order is the position after which
-// they are wanted.
+// A place is the body of a request in order: position u64 | id. What is wanted
+// comes after the position, and the block there should have this id; the id is
+// zero for position 0. If it has not, because the store is an older copy of
+// itself, the answer begins at the beginning.
+type place struct {
+	at uint64
+	id stardust.BlockID
+}
 
-func parsePosition(b []byte) (uint64, error) {
-	if len(b) != 8 {
-		return 0, fmt.Errorf("%w: position of %d bytes", errBody, len(b))
+func (m place) append(b []byte) []byte {
+	return append(binary.LittleEndian.AppendUint64(b, m.at), m.id[:]...)
+}
+
+func parsePlace(b []byte) (m place, err error) {
+	if len(b) != 8+idSize {
+		return m, fmt.Errorf("%w: place of %d bytes", errBody, len(b))
 	}
-	return binary.LittleEndian.Uint64(b), nil
+	m.at = binary.LittleEndian.Uint64(b)
+	copy(m.id[:], b[8:])
+	return m, nil
 }
 
 // parseAsked reads the body of a request for blocks: their ids.
@@ -67,28 +81,34 @@ func parseAsked(b []byte) ([]stardust.BlockID, error) {
 }
 
 // A page is the answer to a request in order:
-// store 8 | last u64 | end u8 | ids or blocks.
+// store 8 | after u64 | last u64 | id of the last | end u8 | ids or blocks.
 type page struct {
 	store [8]byte
-	last  uint64 // position of the last id or block, or that asked for when there is none
+	after uint64 // the position asked for, or 0 when its block is another one
+	last  place  // of the last id or block; after when there is none
 	end   bool   // nothing came after it
 	rest  []byte
 }
 
 func (m page) append(b []byte) []byte {
 	b = append(b, m.store[:]...)
-	b = binary.LittleEndian.AppendUint64(b, m.last)
+	b = binary.LittleEndian.AppendUint64(b, m.after)
+	b = m.last.append(b)
 	b = append(b, flag(m.end))
 	return append(b, m.rest...)
 }
 
 func parsePage(b []byte) (m page, err error) {
-	const head = 8 + 8 + 1
-	if len(b) < head || b[16] > 1 {
+	const head = 8 + 8 + 8 + idSize + 1
+	if len(b) < head || b[head-1] > 1 {
 		return m, fmt.Errorf("%w: page of %d bytes", errBody, len(b))
 	}
 	copy(m.store[:], b)
-	m.last, m.end, m.rest = binary.LittleEndian.Uint64(b[8:]), b[16] == 1, b[head:]
+	m.after = binary.LittleEndian.Uint64(b[8:])
+	if m.last, err = parsePlace(b[16 : head-1]); err != nil {
+		return m, err
+	}
+	m.end, m.rest = b[head-1] == 1, b[head:]
 	return m, nil
 }
 

@@ -38,6 +38,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -77,13 +78,15 @@ type Peers struct {
 	members []*member // the others
 	byKey   map[network.PublicKey]*member
 
-	outbox  outbox
-	wants   wants
-	synced  synced
-	asks    asks
-	walks   chan struct{} // capacity 1: a member waits to be walked
-	saved   []byte        // cursors; owned by New, then by follow, then by Run
-	counted counters
+	outbox outbox
+	wants  wants
+	synced synced
+
+	restoring atomic.Bool
+	asks      asks
+	walks     chan struct{} // capacity 1: a member waits to be walked
+	saved     []byte        // cursors; owned by New, then by follow, then by Run
+	counted   counters
 }
 
 // New returns the peers of the gateway with cfg.Key. Nothing is sent until

@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -266,5 +267,69 @@ func TestAGatewayOutsideTheNetworkIsRefused(t *testing.T) {
 	_, err := peer.New(peer.Config{Network: s.file, Key: other.keys["x"], Conn: s.connect(), Cursors: &shelf{}}, nil)
 	if err == nil {
 		t.Error("peers for a key that is no member")
+	}
+}
+
+// A store that was put back to an older copy of itself has the same id and goes
+// on with other blocks at the same positions.
+func TestAnOlderCopyOfAStoreIsFollowedFromTheBeginning(t *testing.T) {
+	s := newSite(t, "a", "b")
+	old, dir, cursors := t.TempDir(), t.TempDir(), &shelf{}
+	a, b := s.start("a", old, &shelf{}), s.start("b", dir, cursors)
+	a.attach(10, "old")
+	equal(t, 10, a, b)
+	a.stop()
+	copied := t.TempDir()
+	if err := os.CopyFS(copied, os.DirFS(old)); err != nil {
+		t.Fatal(err)
+	}
+	a = s.start("a", old, &shelf{})
+	a.attach(20, "lost")
+	equal(t, 30, a, b)
+	b.attach(1, "b") // and b walks a to its end once more
+	equal(t, 31, a, b)
+	a.stop()
+	b.stop()
+	a = s.start("a", copied, &shelf{})
+	a.attach(25, "instead")
+	b = s.start("b", dir, cursors)
+	equal(t, 56, a, b)
+}
+
+func TestSyncedNeedsAnother(t *testing.T) {
+	s := newSite(t, "a", "b")
+	s.file.Gateways[0].Weight = 5 // a quorum alone
+	a := s.fresh("a")
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if err := a.peers.Synced(ctx); err == nil {
+		t.Error("in sync with nobody")
+	}
+	b := s.start("b", t.TempDir(), &shelf{})
+	b.attach(3, "b")
+	ctx, cancel = context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if err := a.peers.Synced(ctx); err != nil || a.Position() != 3 {
+		t.Errorf("Synced = %v with %d blocks", err, a.Position())
+	}
+}
+
+// Of two others that are up one is restoring itself: what it has proves nothing,
+// unless it is the only one there is.
+func TestSyncedDoesNotRelyOnWhoIsRestoring(t *testing.T) {
+	s := newSite(t, "a", "b", "c")
+	a, b := s.fresh("a"), s.fresh("b")
+	b.peers.Restoring(true)
+	eventually(t, "a hears of b", func() bool { return a.seen("b").Up })
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	if err := a.peers.Synced(ctx); err == nil {
+		t.Error("in sync with a gateway that is restoring")
+	}
+	s.fresh("c")
+	ctx, cancel = context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if err := a.peers.Synced(ctx); err != nil {
+		t.Error(err)
 	}
 }

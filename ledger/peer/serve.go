@@ -28,18 +28,19 @@ func (p *Peers) serve(ctx context.Context, requests <-chan *nats.Msg) error {
 
 // answer deals with one message to this gateway. The error is the replica's.
 func (p *Peers) answer(msg *nats.Msg) error {
+	// An answer goes to an inbox of this network: nobody can make the gateway
+	// send it where it would be taken for something else.
+	frontier := kindOf(msg.Data) == kindFrontier
+	if !frontier && (!kindOf(msg.Data).request() || !strings.HasPrefix(msg.Reply, p.prefix+".inbox.")) {
+		p.counted.strange.Add(1) // perhaps another's frame, sent here by somebody else
+		return nil
+	}
 	m, f, ok := p.open(msg.Data, p.signer.public, []byte(msg.Reply))
 	if !ok {
 		return nil
 	}
-	if f.kind == kindFrontier {
+	if frontier {
 		return p.learn(m, f.body)
-	}
-	// An answer goes to an inbox of this network: nobody can make the gateway
-	// send it where it would be taken for something else.
-	if !strings.HasPrefix(msg.Reply, p.prefix+".inbox.") {
-		p.malformed(m, errBody)
-		return nil
 	}
 	began := time.Now()
 	if !m.mayAsk(began) {
@@ -69,20 +70,36 @@ func (p *Peers) look(f frame) ([]byte, error) {
 		}
 		return p.blocksOf(ids)
 	}
-	after, err := parsePosition(f.body)
+	from, err := parsePlace(f.body)
 	if err != nil {
 		return nil, err
 	}
-	pg := page{store: p.replica.StoreID(), last: after, end: true}
-	switch f.kind {
-	case kindOrder:
+	if from, err = p.known(from); err != nil {
+		return nil, err
+	}
+	pg := page{store: p.replica.StoreID(), after: from.at, last: from, end: true}
+	if f.kind == kindOrder {
 		err = p.idsAfter(&pg)
-	case kindStream:
+	} else {
 		err = p.blocksAfter(&pg)
-	default:
-		return nil, errBody
 	}
 	return pg.append(nil), err
+}
+
+// known returns the place if its block stands there, or else the beginning.
+func (p *Peers) known(from place) (place, error) {
+	if from.at == 0 {
+		return place{}, nil
+	}
+	found := false
+	err := p.replica.Order(from.at-1, func(position uint64, id stardust.BlockID) bool {
+		found = position == from.at && id == from.id
+		return false
+	})
+	if !found {
+		from = place{}
+	}
+	return from, err
 }
 
 // blocksOf returns as many of the blocks as one frame takes, in their order.
@@ -104,22 +121,22 @@ func (p *Peers) blocksOf(ids []stardust.BlockID) (body []byte, err error) {
 }
 
 func (p *Peers) idsAfter(pg *page) error {
-	return p.replica.Order(pg.last, func(position uint64, id stardust.BlockID) bool {
+	return p.replica.Order(pg.after, func(position uint64, id stardust.BlockID) bool {
 		if pg.end = len(pg.rest)/idSize < maxIDs; !pg.end {
 			return false
 		}
-		pg.rest, pg.last = append(pg.rest, id[:]...), position
+		pg.rest, pg.last = append(pg.rest, id[:]...), place{position, id}
 		return true
 	})
 }
 
 func (p *Peers) blocksAfter(pg *page) error {
 	n := 0
-	return p.replica.Blocks(pg.last, func(position uint64, _ stardust.BlockID, raw []byte, _ time.Time) bool {
+	return p.replica.Blocks(pg.after, func(position uint64, id stardust.BlockID, raw []byte, _ time.Time) bool {
 		if pg.end = n < maxBlocks && (n == 0 || len(pg.rest)+2+len(raw) <= maxBytes); !pg.end {
 			return false
 		}
-		pg.rest, pg.last = appendBlock(pg.rest, raw), position
+		pg.rest, pg.last = appendBlock(pg.rest, raw), place{position, id}
 		n++
 		return true
 	})

@@ -2,7 +2,6 @@ package peer
 
 import (
 	"bytes"
-	"encoding/binary"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -72,8 +71,8 @@ func (p *Peers) Stats() Stats {
 	return s
 }
 
-// Cursors are saved as: n times key 32 | store 8 | position u64.
-const savedSize = 32 + 8 + 8
+// Cursors are saved as: n times key 32 | store 8 | position u64 | id 32.
+const savedSize = 32 + 8 + 8 + idSize
 
 func (p *Peers) loadCursors() error {
 	b, err := p.cursors.Load()
@@ -83,7 +82,8 @@ func (p *Peers) loadCursors() error {
 	p.saved = b
 	for ; len(b) >= savedSize; b = b[savedSize:] {
 		if m := p.byKey[network.PublicKey(b[:32])]; m != nil {
-			m.cursor = cursor{[8]byte(b[32:40]), binary.LittleEndian.Uint64(b[40:])}
+			m.cursor.store = [8]byte(b[32:])
+			m.cursor.place, _ = parsePlace(b[40:savedSize]) // it has that size
 		}
 	}
 	return nil
@@ -94,10 +94,10 @@ func (p *Peers) loadCursors() error {
 func (p *Peers) saveCursors() {
 	var b []byte
 	for _, m := range p.members {
-		at := m.place()
+		at := m.reached()
 		b = append(b, m.PublicKey[:]...)
 		b = append(b, at.store[:]...)
-		b = binary.LittleEndian.AppendUint64(b, at.at)
+		b = at.place.append(b)
 	}
 	if bytes.Equal(b, p.saved) {
 		return

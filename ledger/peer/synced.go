@@ -13,45 +13,89 @@ import (
 
 // A synced says whose blocks this replica has had since the start.
 type synced struct {
-	needed uint64 // weight of the others that makes a quorum with this gateway
+	needed uint64 // weight of the others that makes a quorum with this gateway, at least one of them
 
-	mu     sync.Mutex // guards what follows
-	with   map[*member]bool
-	weight uint64        // theirs
-	enough chan struct{} // closed once weight reaches needed
+	mu      sync.Mutex // guards what follows
+	members map[*member]bool
+	more    chan struct{} // closed, and made anew, when there is another one
 }
 
 func (s *synced) init(needed uint64) {
-	s.needed, s.with, s.enough = needed, map[*member]bool{}, make(chan struct{})
-	if needed == 0 {
-		close(s.enough)
-	}
+	s.needed, s.members, s.more = max(needed, 1), map[*member]bool{}, make(chan struct{})
 }
 
-// reached notes that this replica has everything that m had at the time.
-func (s *synced) reached(m *member) {
+// with notes that this replica has everything that m had at the time.
+func (s *synced) with(m *member) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.with[m] {
-		return
-	}
-	s.with[m] = true
-	before := s.weight
-	s.weight += uint64(m.Weight)
-	if before < s.needed && s.weight >= s.needed {
-		close(s.enough)
+	if !s.members[m] {
+		s.members[m] = true
+		close(s.more)
+		s.more = make(chan struct{})
 	}
 }
 
-// Synced waits until this replica has had everything of so many others since
-// the start that they make a quorum with this gateway, or returns the error of
-// ctx.
+// Restoring tells the others, from now on, that this replica waits itself for
+// what they have, or that it does not any more.
+func (p *Peers) Restoring(on bool) { p.restoring.Store(on) }
+
+// Synced waits until this replica has had everything, since the start, of so
+// many others that they make a quorum with this gateway, and of every other one
+// that is up. Those that are restoring themselves do not count unless all others
+// were reached. The error is that of ctx.
 func (p *Peers) Synced(ctx context.Context) error {
-	select {
-	case <-p.synced.enough:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	tick := time.NewTicker(time.Second) // members come and go
+	defer tick.Stop()
+	for {
+		enough, more := p.enough()
+		if enough {
+			return nil
+		}
+		select {
+		case <-more:
+		case <-tick.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+func (p *Peers) enough() (enough bool, more <-chan struct{}) {
+	s := &p.synced
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now, weight, up := time.Now(), uint64(0), true
+	for _, m := range p.members {
+		m.mu.Lock()
+		restoring := m.frontier.restoring
+		m.mu.Unlock()
+		switch {
+		case s.members[m] && !restoring:
+			weight += uint64(m.Weight)
+		case !s.members[m] && m.isUp(now, len(p.members)) && m.mayWalk(now):
+			up = false
+		}
+	}
+	return len(s.members) == len(p.members) || up && weight >= s.needed, s.more
+}
+
+// Met waits until another gateway was heard of since the start, or returns the
+// error of ctx.
+func (p *Peers) Met(ctx context.Context) error {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		now := time.Now()
+		for _, m := range p.members {
+			if m.isUp(now, len(p.members)) {
+				return nil
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
 	}
 }
 

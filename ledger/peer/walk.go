@@ -2,7 +2,6 @@ package peer
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -19,7 +18,7 @@ const (
 	tellLeast, tellMost = 200 * time.Millisecond, 600 * time.Millisecond
 	gossipFirst         = 150 * time.Millisecond
 	walkAnyway          = 3 * time.Second
-	walkLongest         = 30 * time.Second // before another member has its turn
+	walkLongest         = 10 * time.Second // before another member has its turn
 	saveEvery           = time.Minute
 )
 
@@ -29,7 +28,7 @@ func (p *Peers) tell(ctx context.Context) error {
 		m := p.members[rand.N(len(p.members))]
 		// The position is read first: a block that comes in between is among
 		// the tips, and not said to be known to who knows these tips.
-		own := frontier{store: p.replica.StoreID(), position: p.replica.Position()}
+		own := frontier{store: p.replica.StoreID(), position: p.replica.Position(), restoring: p.restoring.Load()}
 		own.tips, own.all = p.replica.AllTips(maxTips)
 		frame := p.signer.seal(kindFrontier, m.PublicKey, nil, own.append(nil))
 		if err := p.conn.Publish(p.prefix+".peer."+m.PublicKey.SubjectID(), frame); err != nil {
@@ -102,7 +101,7 @@ func (p *Peers) longestUnwalked() (longest *member) {
 	now := time.Now()
 	var least time.Time
 	for _, m := range p.members {
-		if !m.isUp(now, len(p.members)) || m.isShunned(now) {
+		if !m.isUp(now, len(p.members)) || !m.mayWalk(now) {
 			continue
 		}
 		m.mu.Lock()
@@ -115,14 +114,17 @@ func (p *Peers) longestUnwalked() (longest *member) {
 	return longest
 }
 
-// ahead returns a random member whose frontier still names an unknown tip, or
-// nil.
-func (p *Peers) ahead() (*member, error) {
+// ahead returns, of the members whose frontier still names an unknown tip, the
+// one that was walked longest ago, or nil.
+func (p *Peers) ahead() (longest *member, err error) {
 	now := time.Now()
-	for _, i := range rand.Perm(len(p.members)) {
-		m := p.members[i]
+	var least time.Time
+	for _, m := range p.members {
+		if !m.mayWalk(now) {
+			continue
+		}
 		m.mu.Lock()
-		behind, tips, all := m.behind && !now.Before(m.shunned), m.frontier.tips, m.frontier.all
+		behind, tips, all, walked := m.behind, m.frontier.tips, m.frontier.all, m.walked
 		m.mu.Unlock()
 		if !behind {
 			continue
@@ -131,25 +133,26 @@ func (p *Peers) ahead() (*member, error) {
 		if err != nil {
 			return nil, err
 		}
-		if len(unknown) > 0 || !all {
-			return m, nil
+		if len(unknown) == 0 && all {
+			m.mu.Lock()
+			m.behind = false // a later frontier says so again
+			m.mu.Unlock()
+		} else if longest == nil || walked.Before(least) {
+			longest, least = m, walked
 		}
-		m.mu.Lock()
-		m.behind = false // a later frontier says so again
-		m.mu.Unlock()
 	}
-	return nil, nil
+	return longest, nil
 }
 
 // walk goes through the order of a member's blocks from the cursor on, and
 // fetches what this replica lacks, until the end, or for a while. The error
 // means that the replica takes nothing more at all.
 func (p *Peers) walk(ctx context.Context, m *member) error {
-	began := time.Now()
+	until := time.Now().Add(walkLongest)
 	m.mu.Lock()
-	m.behind, m.walked = false, began // a later frontier says so again
+	m.behind, m.walked = false, time.Now() // a later frontier says so again
 	m.mu.Unlock()
-	for time.Since(began) < walkLongest {
+	for time.Now().Before(until) {
 		pg, ids, err := p.askOrder(ctx, m)
 		if err != nil {
 			return p.gaveUp(ctx, m, err)
@@ -160,15 +163,15 @@ func (p *Peers) walk(ctx context.Context, m *member) error {
 		}
 		// Whole blocks cost fewer round trips than ids when most are wanted.
 		if len(ids) == maxIDs && len(unknown) > maxIDs/2 {
-			pg.end, err = p.stream(ctx, m)
-		} else if err = p.fetchAll(ctx, m, unknown); err == nil {
+			pg.end, err = p.stream(ctx, m, until)
+		} else if err = p.fetchAll(ctx, m, unknown, until); err == nil {
 			m.has(cursor{pg.store, pg.last})
 		}
 		if err != nil {
 			return p.gaveUp(ctx, m, err)
 		}
 		if pg.end {
-			p.synced.reached(m)
+			p.synced.with(m)
 			return nil
 		}
 	}
@@ -181,7 +184,7 @@ func (p *Peers) gaveUp(ctx context.Context, m *member, err error) error {
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case errors.Is(err, errUnanswered), errors.Is(err, ledger.ErrBusy):
+	case errors.Is(err, errUnanswered), errors.Is(err, ledger.ErrBusy), !m.mayWalk(time.Now()):
 		p.log.Debug("walk ended early", "peer", m.Name, "err", err)
 		return nil
 	case errors.Is(err, errBody):
@@ -199,21 +202,23 @@ func (p *Peers) gaveUp(ctx context.Context, m *member, err error) error {
 var errUndelivered = errors.New("block named and not handed out")
 
 // askOrder asks for the ids after the cursor, from the beginning when the
-// member's store is another one than before.
+// member's store is another one than before, or an older copy of itself.
 func (p *Peers) askOrder(ctx context.Context, m *member) (pg page, ids []stardust.BlockID, err error) {
-	at := m.place()
-	for again := true; again; {
-		body, err := p.ask(ctx, m, kindOrder, binary.LittleEndian.AppendUint64(nil, at.at))
-		if err != nil {
-			return pg, nil, err
-		}
-		if pg, err = parsePage(body); err != nil {
-			return pg, nil, err
-		}
-		if again = pg.store != at.store && at.at > 0; pg.store != at.store {
-			at = cursor{pg.store, 0}
-			m.has(at)
-		}
+	at := m.reached()
+	body, err := p.ask(ctx, m, kindOrder, at.place.append(nil))
+	if err != nil {
+		return pg, nil, err
+	}
+	if pg, err = parsePage(body); err != nil {
+		return pg, nil, err
+	}
+	if pg.store != at.store && pg.after > 0 && at.at > 0 { // it knows the place although the store is new to us
+		m.has(cursor{store: pg.store})
+		return p.askOrder(ctx, m)
+	}
+	if pg.after != at.at || pg.store != at.store {
+		at = cursor{store: pg.store}
+		m.has(at)
 	}
 	if ids, err = pg.ids(); err != nil {
 		return pg, nil, err
@@ -223,15 +228,19 @@ func (p *Peers) askOrder(ctx context.Context, m *member) (pg page, ids []stardus
 
 // follows returns nil if the page, with n entries, is one after a position.
 func (m page) follows(after uint64, n int) error {
-	if m.last < after || (m.last == after) != (n == 0) || n == 0 && !m.end {
-		return fmt.Errorf("%w: page of %d after %d ends at %d", errBody, n, after, m.last)
+	if m.after != after || m.last.at < after || (m.last.at == after) != (n == 0) || n == 0 && !m.end {
+		return fmt.Errorf("%w: page of %d after %d ends at %d", errBody, n, after, m.last.at)
 	}
 	return nil
 }
 
-// fetchAll gets all of these blocks from m.
-func (p *Peers) fetchAll(ctx context.Context, m *member, ids []stardust.BlockID) error {
+// fetchAll gets all of these blocks from m, which must not take longer than
+// until.
+func (p *Peers) fetchAll(ctx context.Context, m *member, ids []stardust.BlockID, until time.Time) error {
 	for len(ids) > 0 {
+		if time.Now().After(until) {
+			return fmt.Errorf("%w of %s in time for %d blocks", errUnanswered, m.Name, len(ids))
+		}
 		if err := p.fetchFrom(ctx, m, ids[:min(len(ids), maxAsked)]); err != nil {
 			return err
 		}
@@ -273,13 +282,14 @@ type delivery struct {
 }
 
 // stream gets all blocks after the cursor, those that are known included, until
-// the end or until most of a page is known, and reports whether it was the end.
+// the end, or most of a page is known, or the time is over, and reports whether
+// it was the end.
 // The next page is on its way while one is stored.
-func (p *Peers) stream(ctx context.Context, m *member) (end bool, err error) {
+func (p *Peers) stream(ctx context.Context, m *member, until time.Time) (end bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	next := make(chan delivery, 1)
 	ask := func(at cursor) { next <- p.askStream(ctx, m, at) }
-	at := m.place()
+	at := m.reached()
 	go ask(at) // its one answer is read below, or by the deferred function
 	waiting := true
 	defer func() {
@@ -311,7 +321,7 @@ func (p *Peers) stream(ctx context.Context, m *member) (end bool, err error) {
 			return false, fmt.Errorf("%w: %d of %d blocks up to %d", errUndelivered, len(d.raws)-have, len(d.raws), at.at)
 		}
 		m.has(at)
-		if d.page.end || p.replica.Position()-before < uint64(len(d.raws)/2) {
+		if d.page.end || p.replica.Position()-before < uint64(len(d.raws)+1)/2 || time.Now().After(until) {
 			return d.page.end, nil
 		}
 	}
@@ -319,7 +329,7 @@ func (p *Peers) stream(ctx context.Context, m *member) (end bool, err error) {
 
 func (p *Peers) askStream(ctx context.Context, m *member, at cursor) (d delivery) {
 	var body []byte
-	if body, d.err = p.ask(ctx, m, kindStream, binary.LittleEndian.AppendUint64(nil, at.at)); d.err != nil {
+	if body, d.err = p.ask(ctx, m, kindStream, at.place.append(nil)); d.err != nil {
 		return d
 	}
 	if d.page, d.err = parsePage(body); d.err != nil {
@@ -328,7 +338,7 @@ func (p *Peers) askStream(ctx context.Context, m *member, at cursor) (d delivery
 	if d.raws, d.err = parseBlocks(d.page.rest); d.err != nil {
 		return d
 	}
-	if d.page.store != at.store {
+	if d.page.store != at.store || d.page.after != at.at {
 		d.err = fmt.Errorf("%w of %s: its store is another one now", errUnanswered, m.Name)
 		return d
 	}
