@@ -2,6 +2,7 @@ package archive
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/ed25519"
 	"encoding/base64"
 	"fmt"
@@ -161,4 +162,25 @@ func (a *Archive) Runs(key ed25519.PublicKey, yield func(runs [][2]uint64, block
 		return fmt.Errorf("numbers of the gateway with key %x: %w", key, err)
 	}
 	return nil
+}
+
+// Highest returns the highest number that counts of a key, over all journals
+// that signed with it, and whether there is any: a gateway whose journal was
+// lost or set back must number above it. Like Runs it knows what is indexed,
+// also when the block is not kept any more. It reads the last thousand numbers
+// only.
+func (a *Archive) Highest(key ed25519.PublicKey) (seq uint64, ok bool, err error) {
+	var last uint64 // thousand
+	failed := a.index.Scan(append([]byte{kindNumbers}, key...), nil, true, func(k, v []byte) bool {
+		bucket, _, c, bad := decodeClaim(k, v)
+		if err = bad; err != nil || ok && bucket != last {
+			return false
+		}
+		last, seq, ok = bucket, max(seq, c.runs[len(c.runs)-1][1]), true
+		return true
+	})
+	if err = cmp.Or(err, failed); err != nil {
+		return 0, false, fmt.Errorf("highest number of the gateway with key %x: %w", key, err)
+	}
+	return seq, ok, nil
 }
