@@ -88,12 +88,13 @@ func (sl *sealer) look() (fresh time.Time, over bool) {
 }
 
 // recover learns from journal and ledger which readings are still to be
-// batched: every journalled number that no mark names. The journal's next number
-// was next when the process started.
-func (s *Stage) recover(ctx context.Context, next uint64) error {
+// batched: every journalled number that no mark names.
+func (s *Stage) recover(ctx context.Context) error {
+	above := uint64(0)
 	if s.cfg.Restore != nil {
-		if err := s.cfg.Restore(ctx, next); err != nil {
-			return fmt.Errorf("restore the ledger's marks: %w", err)
+		var err error
+		if above, err = s.cfg.Restore(ctx); err != nil {
+			return fmt.Errorf("learn which readings stand in a block: %w", err)
 		}
 	}
 	var done runset
@@ -104,20 +105,21 @@ func (s *Stage) recover(ctx context.Context, next uint64) error {
 	if err != nil {
 		return fmt.Errorf("read the ledger's marks: %w", err)
 	}
-	if next = s.journal.Next(); done.last() >= next {
+	used := max(above, done.last())
+	if next := s.journal.Next(); above > 0 || used >= next {
 		s.log.Error("journal is behind the ledger's marks: restored from an older copy, or lost; "+
-			"it goes on above them under a new incarnation", "next", next, "marked", done.last())
-		s.count.skipped.Store(done.last() + 1 - next)
-		err := s.retry(ctx, "skip the journal", func() error { return s.journal.SkipTo(done.last() + 1) })
+			"it goes on above them under a new incarnation", "next", next, "used", used)
+		s.count.skipped.Store(max(used+1, next+1) - next)
+		err := s.retry(ctx, "skip the journal", func() error { return s.journal.SkipTo(used + 1) })
 		if err != nil {
-			return fmt.Errorf("skip the journal to %d: %w", done.last()+1, err)
+			return fmt.Errorf("skip the journal to %d: %w", used+1, err)
 		}
 	}
 	s.seal.envelopes, err = envelope.NewSealer(s.cfg.Gateway, s.cfg.Key, s.cfg.Genesis, s.journal.Incarnation())
 	if err != nil {
 		return err
 	}
-	next = s.journal.Next()
+	next := s.journal.Next()
 	s.seal.todo = done.rest()
 	if s.seal.todo.below(next) > 0 {
 		s.seal.oldest = time.Unix(0, 0) // what an earlier process left has waited long enough

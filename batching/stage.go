@@ -54,12 +54,14 @@ type Config struct {
 	// trust it. The default trusts the system's clock as far as ClockUnsure.
 	Clock func() (time.Time, reading.Clock)
 
-	// Restore, when the ledger was made anew, returns once its marks name every
-	// reading below next that stands in a block, or with the error of ctx.
-	// Until then readings are taken in and nothing is sealed; with an empty
-	// journal nothing is taken in either, since its numbers may be in use. Nil:
-	// the ledger has its marks.
-	Restore func(ctx context.Context, next uint64) error
+	// Restore learns from elsewhere what the ledger and the journal may not know,
+	// and returns once the ledger's marks name every reading that stands in a
+	// block: above is the highest number in use that the journal has not given
+	// yet, or 0; the journal then goes on above it under a new incarnation. Until
+	// it returns, readings are taken in and nothing is sealed; with an empty
+	// journal nothing is taken in either. The error is that of ctx, or ends the
+	// process. Nil: there is nothing to learn.
+	Restore func(ctx context.Context) (above uint64, err error)
 
 	// Transient tells whether an error of the prover or the ledger passes by
 	// itself, so that the same is tried again; Stopped whether it only says
@@ -127,7 +129,7 @@ func (s *Stage) Run(ctx context.Context) error {
 	next := s.journal.Next()
 	early := s.cfg.Restore != nil && next > 1 // intake does not wait for the marks
 	if !early {
-		if err := s.recover(ctx, next); err != nil {
+		if err := s.recover(ctx); err != nil {
 			if ctx.Err() != nil {
 				return nil
 			}
@@ -144,7 +146,7 @@ func (s *Stage) Run(ctx context.Context) error {
 	g.Go(func() error {
 		defer close(batches)
 		if early {
-			if err := s.recover(work, next); err != nil {
+			if err := s.recover(work); err != nil {
 				if work.Err() != nil {
 					return nil
 				}

@@ -147,7 +147,7 @@ func (d *Doctor) replace(federated bool) (*Finding, error) {
 	}
 	var err error
 	if federated {
-		err = makeRestoring(next, slog.New(slog.DiscardHandler))
+		err = errors.Join(restoring{}.write(dir), newLedger(dir, next, slog.New(slog.DiscardHandler)))
 	} else {
 		err = makeDir(next)
 	}

@@ -259,7 +259,7 @@ func TestARepairThatWasCutOffIsFinishedByTheNext(t *testing.T) {
 			const aside = "ledger.damaged-20261127T080000Z"
 			next := filepath.Join(dir, "ledger.new")
 			do := []func() error{
-				func() error { return makeRestoring(next, quietLog()) },
+				func() error { return errors.Join(restoring{}.write(dir), newLedger(dir, next, quietLog())) },
 				func() error {
 					return os.WriteFile(filepath.Join(dir, repairFile), []byte(`{"damaged":"`+aside+`"}`), 0o600)
 				},

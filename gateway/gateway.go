@@ -123,7 +123,8 @@ type stores struct {
 // first start.
 func prepareLedger(cfg *Config, h *home, log *slog.Logger) error {
 	dir := string(cfg.DataDir)
-	if exists(filepath.Join(dir, "ledger")) {
+	// A directory alone is no ledger: it may be where one was mounted.
+	if files, _ := os.ReadDir(filepath.Join(dir, "ledger")); len(files) > 0 {
 		return nil
 	}
 	if len(h.network.Gateways) > 1 && !h.fresh {

@@ -3,6 +3,7 @@ package gateway
 import (
 	"crypto/ed25519"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -161,7 +162,7 @@ func (j *joining) archive(old *network.File, archive string) error {
 		if err := os.RemoveAll(next); err != nil {
 			return err
 		}
-		if err := j.carry(from, next); err != nil {
+		if err := j.carry(from, next, archive); err != nil {
 			return err
 		}
 		if err := move(from, to); err != nil {
@@ -189,10 +190,18 @@ func move(from, to string) error {
 }
 
 // carry makes a ledger that holds the marks of another one and nothing else.
-// They name the genesis: the blocks are in the archive.
-func (j *joining) carry(from, to string) error {
+// They name the genesis: the blocks are in the archive. The archive gets them,
+// too, for a ledger that may be made anew later.
+func (j *joining) carry(from, to, archive string) error {
 	runs, err := store.ReadRuns(from, j.log)
 	if err != nil {
+		return err
+	}
+	text, err := json.Marshal(runs)
+	if err != nil {
+		return err
+	}
+	if err := createFile(filepath.Join(archive, marksFile), 0o400, text); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
 	return store.CreateWithRuns(to, runs, j.log)

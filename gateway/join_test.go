@@ -126,7 +126,7 @@ func TestAJoinThatWasCutOffIsFinishedByTheNext(t *testing.T) {
 			ledger, next := filepath.Join(dir, "ledger"), filepath.Join(dir, "ledger.new")
 			do := []func() error{
 				func() error { return f.Save(filepath.Join(dir, joinFile)) },
-				func() error { return errors.Join(makeDir(archive), j.carry(ledger, next)) },
+				func() error { return errors.Join(makeDir(archive), j.carry(ledger, next, archive)) },
 				func() error {
 					return errors.Join(old.Save(filepath.Join(archive, "network.json")), os.Rename(ledger, filepath.Join(archive, "ledger")))
 				},

@@ -3,8 +3,10 @@ package gateway
 import (
 	"context"
 	"crypto/ed25519"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -21,44 +23,125 @@ import (
 	"github.com/hedgerow-iot/hedgerow/ledger/store"
 )
 
-// A gateway that was in a network of several and whose ledger is new does not
-// know which of its readings stand in a block: the others do. The new ledger
-// holds the key restoringKey on the gateway's shelf until the marks are made
+// restoringFile stands in the data directory of a gateway of several whose
+// ledger is new although it is not new itself: it does not know which of its
+// readings stand in a block, but the others do. It goes when the marks are made
 // from the gateway's own batches in the replica.
-const shelfGateway = 'g'
+const restoringFile = "restoring.json"
 
-var restoringKey = []byte("restoring")
-
-// startOver makes a ledger in the data directory, where there must be none,
-// whose marks are to be restored. It is there complete or not at all.
-func startOver(dir string, log *slog.Logger) error {
-	next := filepath.Join(dir, "ledger.new")
-	if err := makeRestoring(next, log); err != nil {
-		return fmt.Errorf("make a new ledger: %w", err)
-	}
-	return move(next, filepath.Join(dir, "ledger"))
+// A restoring is the content of the file.
+type restoring struct {
+	// Next is the journal's next number when it was first opened beside the new
+	// ledger; 0 until then. Numbers from it on are of readings that came since.
+	Next uint64 `json:"next"`
 }
 
-// makeRestoring makes such a ledger at path, in the place of what is there.
-func makeRestoring(path string, log *slog.Logger) error {
-	if err := os.RemoveAll(path); err != nil {
-		return err
+func readRestoring(dir string) (*restoring, error) {
+	path := filepath.Join(dir, restoringFile)
+	b, err := readSecretFile(path, false) // for its bound
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
 	}
-	if err := makeDir(path); err != nil {
-		return err
+	var r restoring
+	if err == nil {
+		err = json.Unmarshal(b, &r)
 	}
-	s, err := store.Open(path, store.Options{Reserve: 1, Log: log})
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, err)
+	}
+	return &r, nil
+}
+
+// write makes the file, or replaces it, durably.
+func (r restoring) write(dir string) error {
+	text, err := json.Marshal(r)
 	if err != nil {
 		return err
 	}
-	err = s.Shelf(shelfGateway).Write([][]byte{restoringKey}, [][]byte{{1}})
-	return errors.Join(err, s.Close())
+	path := filepath.Join(dir, restoringFile)
+	if err := os.WriteFile(path+".new", append(text, '\n'), 0o600); err != nil {
+		return err
+	}
+	f, err := os.Open(path + ".new")
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close(), os.Rename(path+".new", path), syncDir(dir))
 }
 
-// A restorer makes the marks of a new ledger.
+// startOver makes a ledger where there is none, whose marks are to be restored.
+func startOver(dir string, log *slog.Logger) error {
+	if err := (restoring{}).write(dir); err != nil {
+		return fmt.Errorf("note that the ledger's marks are to be restored: %w", err)
+	}
+	next, ledger := filepath.Join(dir, "ledger.new"), filepath.Join(dir, "ledger")
+	if err := newLedger(dir, next, log); err != nil {
+		return fmt.Errorf("make a new ledger: %w", err)
+	}
+	if err := os.Remove(ledger); err != nil && !errors.Is(err, fs.ErrNotExist) { // it is an empty directory
+		return fmt.Errorf("make a new ledger: %w; there is no store in it, so put back what it held, or make it an empty directory that can be replaced", err)
+	}
+	return move(next, ledger)
+}
+
+// newLedger makes a ledger at path, in the place of what is there, that marks
+// what stands in the archived chains of the data directory and nothing else.
+func newLedger(dir, path string, log *slog.Logger) error {
+	if err := os.RemoveAll(path); err != nil {
+		return err
+	}
+	runs, err := archivedRuns(dir)
+	if err != nil {
+		return err
+	}
+	return store.CreateWithRuns(path, runs, log)
+}
+
+// marksFile stands in the archive of a chain: the runs of readings that had
+// been marked when it was left.
+const marksFile = "marks.json"
+
+// archivedRuns returns those of the chain left last, which had carried over
+// those of the chains before.
+func archivedRuns(dir string) (runs [][2]uint64, err error) {
+	names, err := filepath.Glob(filepath.Join(dir, "archive", "*", marksFile))
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			return nil, err
+		}
+		var these [][2]uint64
+		if err := json.Unmarshal(b, &these); err != nil {
+			return nil, fmt.Errorf("read %s: %w", name, err)
+		}
+		if n, m := len(these), len(runs); n > 0 && (m == 0 || these[n-1][1] > runs[m-1][1]) {
+			runs = these
+		}
+	}
+	return runs, nil
+}
+
+// How long a gateway waits, before it attaches anything, for the others to say
+// which of its numbers they know: for the first one to be heard of, and for what
+// they have.
+const (
+	meetFor  = 4 * time.Second
+	learnFor = 20 * time.Second
+)
+
+// A restorer learns from the other gateways, before anything is attached, what
+// they know of this one's readings: after the loss of the ledger which of them
+// stand in a block, and at every start whether there are numbers that the
+// journal has not given yet, as when the data directory was put back to an older
+// copy.
 type restorer struct {
+	dir     string
 	key     ed25519.PublicKey
-	shelf   *store.Shelf
+	next    uint64 // of the journal; what others have from it on is of a journal that is gone
+	lost    bool   // the ledger's marks are to be made
 	ledger  *ledger.Ledger
 	archive *archive.Archive
 	peers   *peer.Peers
@@ -66,38 +149,96 @@ type restorer struct {
 	done    atomic.Bool
 }
 
-// newRestorer returns nil when the ledger has its marks.
+// newRestorer returns nil when there is nobody to learn from, or nothing.
 func newRestorer(s *stages, g *Gateway) (*restorer, error) {
-	shelf := g.stores.ledger.Shelf(shelfGateway)
-	if v, err := shelf.Get(restoringKey); v == nil || err != nil {
+	dir := string(g.cfg.DataDir)
+	lost, err := readRestoring(dir)
+	if err != nil {
 		return nil, err
 	}
-	return &restorer{
-		key: g.home.key.Public().(ed25519.PublicKey), shelf: shelf,
+	if lost == nil && (len(g.home.network.Gateways) == 1 || g.home.fresh) {
+		return nil, nil
+	}
+	r := &restorer{
+		dir: dir, key: g.home.key.Public().(ed25519.PublicKey), next: s.journal.Next(), lost: lost != nil,
 		ledger: s.ledger, archive: s.archive, peers: s.peers, log: g.log.With("stage", "restore"),
-	}, nil
+	}
+	if !r.lost {
+		return r, nil
+	}
+	s.peers.Restoring(true)
+	if lost.Next > 0 {
+		r.next = lost.Next
+		return r, nil
+	}
+	return r, restoring{r.next}.write(dir) // before intake gives the next number
 }
 
-// restore returns once the replica has what the others had, and the marks name
-// every reading below next that stands in one of this gateway's blocks.
-func (r *restorer) restore(ctx context.Context, next uint64) error {
+// restore returns once it is known what the others know. above is the highest
+// number that they have and the journal has not given; 0: there is none.
+func (r *restorer) restore(ctx context.Context) (above uint64, err error) {
+	defer r.done.Store(true)
+	if r.lost {
+		return r.restoreMarks(ctx)
+	}
+	if err := r.learn(ctx); err != nil {
+		return 0, err
+	}
+	highest, ok, err := r.archive.Highest(r.key)
+	if err != nil || !ok || highest < r.next {
+		return 0, err
+	}
+	r.log.Error("the other gateways have readings of this one that its journal lacks: the data directory is an older copy",
+		"up_to", highest, "next", r.next)
+	_, err = r.mark(ctx)
+	return highest, err
+}
+
+// learn waits for the blocks of others that are up, for a while.
+func (r *restorer) learn(ctx context.Context) error {
+	soon, cancel := context.WithTimeout(ctx, meetFor)
+	defer cancel()
+	if r.peers.Met(soon) != nil {
+		return ctx.Err()
+	}
+	later, cancel := context.WithTimeout(ctx, learnFor)
+	defer cancel()
+	if r.peers.Synced(later) == nil {
+		_ = r.indexed(later, r.ledger.Position())
+	}
+	return ctx.Err()
+}
+
+// restoreMarks waits until the replica has what the others had, and marks every
+// reading that stands in one of this gateway's blocks.
+func (r *restorer) restoreMarks(ctx context.Context) (above uint64, err error) {
 	r.log.Warn("the ledger is new; nothing is attached before the blocks have come from the other gateways")
 	if err := r.peers.Synced(ctx); err != nil {
-		return err
+		return 0, err
 	}
 	if err := r.indexed(ctx, r.ledger.Position()); err != nil {
-		return err
+		return 0, err
 	}
-	marked, err := r.mark(ctx, next)
+	marked, err := r.mark(ctx)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	if err := r.shelf.Write([][]byte{restoringKey}, [][]byte{nil}); err != nil {
-		return fmt.Errorf("note that the ledger's marks are restored: %w", err)
+	highest, _, err := r.archive.Highest(r.key)
+	if err != nil {
+		return 0, err
 	}
-	r.done.Store(true)
+	if highest >= r.next {
+		above = highest
+		r.log.Error("the other gateways have readings of this one that its journal lacks", "up_to", highest, "next", r.next)
+	}
+	// The next start must know that the numbers are in use before this goes; it
+	// learns that from the others, too.
+	if err := errors.Join(os.Remove(filepath.Join(r.dir, restoringFile)), syncDir(r.dir)); err != nil {
+		return 0, fmt.Errorf("note that the ledger's marks are restored: %w", err)
+	}
+	r.peers.Restoring(false)
 	r.log.Info("the ledger's marks are restored", "blocks", r.ledger.Position(), "readings", marked)
-	return nil
+	return above, nil
 }
 
 // indexed waits until the archive has looked at the blocks up to a position.
@@ -116,16 +257,14 @@ func (r *restorer) indexed(ctx context.Context, position uint64) error {
 
 // mark marks the readings below next of all own batches, many at a time so that
 // they share syncs. With an empty journal it marks them all: numbers go on above.
-func (r *restorer) mark(ctx context.Context, next uint64) (marked uint64, err error) {
+func (r *restorer) mark(ctx context.Context) (marked uint64, err error) {
 	var work errgroup.Group
 	work.SetLimit(64)
-	beyond := uint64(0)
 	err = r.archive.Runs(r.key, func(runs [][2]uint64, block stardust.BlockID) bool {
 		var own [][2]uint64
 		for _, run := range runs {
-			if next > 1 && run[1] >= next {
-				beyond = max(beyond, run[1])
-				run[1] = next - 1
+			if r.next > 1 {
+				run[1] = min(run[1], r.next-1)
 			}
 			if run[0] <= run[1] {
 				own = append(own, run)
@@ -137,9 +276,6 @@ func (r *restorer) mark(ctx context.Context, next uint64) (marked uint64, err er
 		}
 		return ctx.Err() == nil
 	})
-	if beyond > 0 {
-		r.log.Error("the other gateways have readings of this one that its journal lacks: it was restored from an older copy", "up_to", beyond, "next", next)
-	}
 	return marked, errors.Join(err, work.Wait(), ctx.Err())
 }
 
@@ -173,7 +309,7 @@ func (r *restorer) markBlock(ctx context.Context, id stardust.BlockID, runs [][2
 
 // restoring is the alarm while marks are restored.
 func (s *stages) restoring() []admin.Alarm {
-	if s.restorer == nil || s.restorer.done.Load() {
+	if s.restorer == nil || !s.restorer.lost || s.restorer.done.Load() {
 		return nil
 	}
 	return []admin.Alarm{{Name: "restoring", Text: "the ledger is new; readings wait until its blocks have come from the other gateways"}}

@@ -6,8 +6,11 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
+
+	"github.com/hedgerow-iot/hedgerow/ledger/store"
 )
 
 // twoBoxes are the configurations of two gateways of one network that reach
@@ -115,5 +118,129 @@ func TestALostDiskGoesOnAboveItsNumbers(t *testing.T) {
 	must(t, a.publish("readings/probe-1/count", "2"))
 	if rs := a.readings(1); rs[0].ID != own.Name+"/4" {
 		t.Errorf("the next reading is %s", rs[0].ID)
+	}
+}
+
+// served waits until a gateway lists a reading of another one with this value.
+func (r *runner) served(gateway string, value float64) {
+	r.t.Helper()
+	var page struct{ Items []testReading }
+	for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+		r.get("/api/hedgerow/v1/readings?gateway="+gateway, &page)
+		if slices.ContainsFunc(page.Items, func(i testReading) bool { return i.Value == value }) {
+			return
+		}
+		if time.Now().After(end) {
+			r.t.Fatalf("no reading %v of %s among %+v", value, gateway, page.Items)
+		}
+	}
+}
+
+// replace puts a copy in the place of a directory.
+func replace(t *testing.T, dir, copied string) {
+	t.Helper()
+	must(t, os.RemoveAll(dir))
+	must(t, os.CopyFS(dir, os.DirFS(copied)))
+	must(t, os.Chmod(dir, 0o700))
+}
+
+// A data directory that was put back to an older copy has given numbers that it
+// does not know of: the others do, and what it takes in is neither taken for
+// what stood under its number before nor refused.
+func TestAnOlderDataDirectoryGoesOnUnderAnotherIncarnation(t *testing.T) {
+	own, other := twoBoxes(t)
+	a, b := start(t, own), start(t, other)
+	must(t, a.publish("readings/probe-1/count", "1"))
+	a.readings(1)
+	must(t, a.stop())
+	backup := t.TempDir()
+	must(t, os.CopyFS(backup, os.DirFS(string(own.DataDir))))
+	a = start(t, own)
+	must(t, a.publish("readings/probe-1/count", "2"))
+	a.readings(2)
+	b.served(own.Name, 2)
+	must(t, a.stop())
+	replace(t, string(own.DataDir), backup)
+	a = start(t, own)
+	must(t, a.publish("readings/probe-1/count", "99"))
+	b.served(own.Name, 99)
+	must(t, a.publish("readings/probe-1/count", "100"))
+	if rs := a.readings(3); rs[2].ID != own.Name+"/3" && rs[2].ID != own.Name+"/4" {
+		t.Errorf("readings are %+v", rs)
+	}
+	b.served(own.Name, 100)
+}
+
+// The same with the journal alone, and no ledger; also when the gateway stops
+// before the others are there.
+func TestAnOlderJournalWithoutLedgerLosesNothingNew(t *testing.T) {
+	for name, stops := range map[string]bool{"at once": false, "after another start": true} {
+		t.Run(name, func(t *testing.T) {
+			own, other := twoBoxes(t)
+			own.Shutdown.Drain = 0
+			a, b := start(t, own), start(t, other)
+			must(t, a.publish("readings/probe-1/count", "1"))
+			a.readings(1)
+			must(t, a.stop())
+			backup := t.TempDir()
+			must(t, os.CopyFS(backup, os.DirFS(journalDir(own))))
+			a = start(t, own)
+			for n := range 3 {
+				must(t, a.publish("readings/probe-1/count", "2"))
+				a.readings(n + 2)
+			}
+			b.blocks(4)
+			must(t, a.stop())
+			must(t, b.stop())
+			must(t, os.RemoveAll(ledgerDir(own)))
+			replace(t, journalDir(own), backup)
+
+			a = start(t, own)
+			must(t, a.publish("readings/probe-1/count", "99"))
+			if stops {
+				must(t, a.stop())
+				a = start(t, own)
+			}
+			b = start(t, other)
+			b.served(own.Name, 99)
+			must(t, a.publish("readings/probe-1/count", "100"))
+			b.served(own.Name, 100)
+		})
+	}
+}
+
+// An empty directory is no ledger: it may be where a file system was mounted.
+func TestAnEmptyLedgerDirectoryIsALostLedger(t *testing.T) {
+	own, other := twoBoxes(t)
+	a, b := start(t, own), start(t, other)
+	for n := range 2 {
+		must(t, a.publish("readings/probe-1/count", "1"))
+		a.readings(n + 1)
+	}
+	b.blocks(2)
+	must(t, a.stop())
+	must(t, os.RemoveAll(ledgerDir(own)))
+	must(t, os.Mkdir(ledgerDir(own), 0o700))
+	a = start(t, own)
+	a.readings(2)
+	if n := a.Stats().Attached; n != 0 {
+		t.Errorf("%d readings were attached once more", n)
+	}
+}
+
+// What was attached before the gateway joined stands in the archived chain, and
+// is not attached again when the ledger of the network is lost.
+func TestALostLedgerKeepsTheMarksOfTheChainBefore(t *testing.T) {
+	home := t.TempDir()
+	cfg := usedBox(t, home) // three attached alone
+	_, path, _ := networkWith(t, cfg, "site")
+	if _, err := Join(cfg, path, quietLog()); err != nil {
+		t.Fatal(err)
+	}
+	must(t, os.RemoveAll(ledgerDir(cfg)))
+	must(t, startOver(string(cfg.DataDir), quietLog()))
+	runs, err := store.ReadRuns(ledgerDir(cfg), quietLog())
+	if want := [][2]uint64{{1, 3}}; err != nil || !slices.Equal(runs, want) {
+		t.Errorf("the new ledger marks %v, %v; want %v", runs, err, want)
 	}
 }

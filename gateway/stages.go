@@ -56,7 +56,7 @@ func newStages(g *Gateway) (s *stages, err error) {
 	if s.restorer, err = newRestorer(s, g); err != nil {
 		return nil, storeError(err)
 	}
-	var restore func(context.Context, uint64) error
+	var restore func(context.Context) (uint64, error)
 	if s.restorer != nil {
 		restore = s.restorer.restore
 	}
