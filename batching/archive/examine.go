@@ -2,6 +2,8 @@ package archive
 
 import (
 	"bytes"
+	"cmp"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"slices"
@@ -200,8 +202,33 @@ func parts(o *opened, runs [][2]uint64) (out []*part) {
 	return out
 }
 
+// journal returns where the first batch of o's journal stands that was indexed,
+// which tells it from every other journal.
+func (a *Archive) journal(g *group, d *delta, o *opened) (first uint64, err error) {
+	key := journalKey(o.Key, o.Incarnation)
+	v := g.set[string(key)]
+	if v == nil {
+		if v, err = a.index.Get(key); err != nil {
+			return 0, err
+		}
+	}
+	if v == nil {
+		d.put(key, binary.AppendUvarint(nil, o.position))
+		return o.position, nil
+	}
+	first, rest, ok := cutUvarint(v)
+	if !ok || len(rest) > 0 {
+		return 0, damaged("journal %x: %x", key, v)
+	}
+	return first, nil
+}
+
 // latest adds the series of which a batch has a newer value.
 func (a *Archive) latest(g *group, d *delta, o *opened, runs [][2]uint64) error {
+	first, err := a.journal(g, d, o)
+	if err != nil {
+		return err
+	}
 	newest := map[string]last{}
 	for i := range o.Readings {
 		r := &o.Readings[i]
@@ -209,7 +236,7 @@ func (a *Archive) latest(g *group, d *delta, o *opened, runs [][2]uint64) error 
 			continue
 		}
 		key := string(lastKey(o.Gateway, r.Device, r.Name))
-		l := last{r.Received, r.Seq, o.position}
+		l := last{first, r.Seq, o.position}
 		if old, ok := newest[key]; !ok || l.newer(old) {
 			newest[key] = l
 		}
@@ -237,14 +264,12 @@ func (a *Archive) latest(g *group, d *delta, o *opened, runs [][2]uint64) error 
 	return nil
 }
 
-// newer orders readings of a series by received time, then number, then
-// position.
+// newer orders readings of a series: of one journal by number, of two journals
+// by which of them began later in the stream.
+//
+// Time would let a clock that was ahead once hide what comes after it for ever,
+// and the order of single blocks one of a former journal that comes late. The
+// order is total, so it does not matter which of the readings is seen first.
 func (l last) newer(than last) bool {
-	switch {
-	case l.received != than.received:
-		return l.received > than.received
-	case l.seq != than.seq:
-		return l.seq > than.seq
-	}
-	return l.position > than.position
+	return cmp.Or(cmp.Compare(l.journal, than.journal), cmp.Compare(l.seq, than.seq), cmp.Compare(l.position, than.position)) > 0
 }

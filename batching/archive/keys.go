@@ -13,13 +13,14 @@ import (
 const (
 	kindBatch    = 'b'
 	kindGateway  = 'g'
+	kindJournal  = 'j'
 	kindLast     = 'l'
 	kindNumbers  = 'n'
 	kindProgress = 'p'
 	kindAlarm    = 'x'
 )
 
-const layout = 1
+const layout = 2
 
 const (
 	bucketBits = 10 // of a sequence number stand in the value of an entry n
@@ -228,9 +229,14 @@ func decodeClaim(key, value []byte) (bucket uint64, incarnation [8]byte, c claim
 	return bucket, incarnation, c, nil
 }
 
+// journalKey is the key of an entry j.
+func journalKey(key ed25519.PublicKey, incarnation [8]byte) []byte {
+	return append(append([]byte{kindJournal}, key...), incarnation[:]...)
+}
+
 // A last is the value of an entry l.
 type last struct {
-	received int64
+	journal  uint64 // position of the journal's first batch
 	seq      uint64
 	position uint64
 }
@@ -245,15 +251,13 @@ func lastKey(gateway, device, name string) []byte {
 }
 
 func (l *last) encode() []byte {
-	v := binary.AppendVarint(nil, l.received)
+	v := binary.AppendUvarint(nil, l.journal)
 	return binary.AppendUvarint(binary.AppendUvarint(v, l.seq), l.position)
 }
 
 func decodeLast(key, v []byte) (l last, err error) {
-	received, size := binary.Varint(v)
-	rest, ok := v[max(size, 0):], size > 0
-	if ok {
-		l.received = received
+	rest, ok := v, false
+	if l.journal, rest, ok = cutUvarint(rest); ok {
 		l.seq, rest, ok = cutUvarint(rest)
 	}
 	if ok {

@@ -68,7 +68,8 @@ func (a *Archive) byID(gateway string, seq uint64) (found *Item, err error) {
 // each of its devices when device is empty, in the order of device and name;
 // with gateway * those of all gateways but without, in the order of their names.
 // limit 0 means 1000, the most is [MaxLimit]. To go on, pass next as after; it
-// is empty at the end. Readings whose blocks are not kept any more are left
+// is empty at the end. The newest is that with the highest number of the
+// gateway's last journal, not of the highest time. Readings whose blocks are not kept any more are left
 // out. The error wraps [ErrCursor] when after is not such a next.
 func (a *Archive) Latest(gateway, without, device, after string, limit int) (items []Item, next string, err error) {
 	limit = pageSize(limit)

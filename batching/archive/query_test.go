@@ -89,8 +89,11 @@ func TestQueriesAgreeWithAPlainList(t *testing.T) {
 
 func checkLatest(t *rapid.T, a *Archive, model []Item) {
 	newest := map[string]Item{}
-	for _, it := range model { // ascending
-		newest[it.Gateway+" "+it.Reading.Device+" "+it.Reading.Name] = it
+	for _, it := range model {
+		key := it.Gateway + " " + it.Reading.Device + " " + it.Reading.Name
+		if it.Reading.Seq > newest[key].Reading.Seq {
+			newest[key] = it
+		}
 	}
 	for _, gateway := range []string{"*", "barn"} {
 		for _, device := range []string{"", "b"} {
