@@ -102,7 +102,7 @@ func newArchive(file *network.File, l *ledger.Ledger, st *stores, log *slog.Logg
 		members[i] = archive.Member{Name: m.Name, Key: m.PublicKey[:]}
 	}
 	return archive.New(archive.Config{
-		Genesis: file.GenesisHash(), Members: func() []archive.Member { return members },
+		Genesis: file.GenesisHash(), Members: func() []archive.Member { return members }, Network: file.Hash(),
 		Transient: func(err error) bool { return errors.Is(err, ledger.ErrBusy) }, Log: log,
 	}, l, st.ledger.Shelf(shelfArchive))
 }

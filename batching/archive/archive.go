@@ -16,8 +16,18 @@
 // ordinary block: counted by reason, never indexed. Which members there are is
 // asked while a block is indexed; what was indexed stays when a member leaves.
 //
+// A batch may come before the network file that names its gateway or key: other
+// gateways joined the epoch earlier. If nothing but that is missing, its block
+// is refused but waits: the positions of the newest 10,000 such blocks are
+// kept, with the hash of the file in force. An archive that is opened with a
+// file of another hash looks at them again before it follows the stream on; if
+// some found no room any more, at all blocks. What neither this file nor a later one
+// names stays refused: so do, on a gateway that builds its replica anew, the
+// batches of former members and those under former keys.
+//
 // Of two records with the same key, journal incarnation and number the one
-// whose block comes first in the stream counts. Equal records are harmless and
+// whose block comes first in the stream counts, or, if that one had to wait, the
+// one that was indexed first. Equal records are harmless and
 // only counted; records that differ are evidence that the gateway signed twice:
 // an [Alarm] keeps both blocks. The order of the stream is that of this
 // replica. Once milestones order the blocks for all replicas, the stream is to
@@ -44,6 +54,11 @@
 //	                                       filter of the devices, names and both together
 //	n key (32), number/1024, incarnation (8), position
 //	                                       runs of the numbers in that thousand that count
+//	f                                      hash of the network file (32), waiting blocks forgotten,
+//	                                       the positions behind which and up to which it
+//	                                       remains to look again, 1: at all blocks there
+//	r position                             nothing: the block there waits
+//	w                                      position of a batch of which a part is written
 //	j key (32), incarnation (8)            position of the journal's first batch
 //	l gateway, device, name                that of its journal, number, position: of the newest reading
 //	x position                             alarm about the block there, JSON
@@ -53,7 +68,8 @@
 // bits an element, one false answer in a hundred) keeps queries by device and
 // name from opening batches that hold none of it. Positions are written with
 // what they cover, in one durable step; a process that is killed anywhere goes
-// on from there and what it does again it does alike.
+// on from there. Only a batch of thousands of keys takes several steps; what is
+// written of it when the process is killed is taken back at the next start.
 //
 // Batches of 100 readings take on disk, badger's own parts included and after
 // compaction, 104 bytes of 10 devices with one value each, 135 with three values
@@ -126,6 +142,7 @@ type Member struct {
 type Config struct {
 	Genesis [32]byte        // of the network: part of what is signed
 	Members func() []Member // of the network file in force; required
+	Network [32]byte        // hash of that file; with another one than before, refused blocks are looked at again
 	// Transient tells whether a failed write was refused and may be tried
 	// again (disk full), rather than left the store in doubt. Default: none.
 	Transient func(error) bool
@@ -145,6 +162,11 @@ type Archive struct {
 	gateways map[string]gateway
 	alarms   int
 	counts   counts
+	waiting  []uint64 // ascending positions, at most MaxWaiting
+
+	// Of Run alone.
+	looks  looks
+	looked []byte // its value in the index
 }
 
 // Stats are the archive's figures.
@@ -153,6 +175,8 @@ type Stats struct {
 	Batches  uint64 // indexed
 	Readings uint64 // in them that count
 	Alarms   int    // kept
+	// Batches that wait until a network file names their gateway and key.
+	Waiting int
 	// Since the start: readings that were there already, alike or not, and
 	// blocks under a gateway's tag that are none of its batches, by reason.
 	Duplicates, Conflicts uint64
@@ -208,6 +232,9 @@ func (a *Archive) load() error {
 			return err
 		}
 	}
+	if err := a.loadLooks(); err != nil {
+		return err
+	}
 	err = scan(a.index, []byte{kindGateway}, nil, func(key, value []byte) (bool, error) {
 		g, err := decodeGateway(value)
 		a.gateways[string(key[1:])] = g
@@ -239,7 +266,7 @@ func (a *Archive) Stats() Stats {
 	defer a.mu.RUnlock()
 	s := Stats{
 		Position: a.position, Alarms: a.alarms, Duplicates: a.counts.duplicates, Conflicts: a.counts.conflicts,
-		Refused: maps.Clone(a.counts.refused),
+		Refused: maps.Clone(a.counts.refused), Waiting: len(a.waiting),
 	}
 	for _, g := range a.gateways {
 		s.Batches += g.batches

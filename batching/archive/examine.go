@@ -37,11 +37,13 @@ func (a *Archive) examine(g *group, members map[string]Member, position uint64, 
 	m, ok := members[name]
 	if !ok {
 		d.counts.refused["member"]++
+		d.unknown = a.genuine(name, data)
 		return d, nil
 	}
 	b, err := envelope.Open(data, envelope.Expect{Genesis: a.cfg.Genesis, Gateway: name, Key: m.Key})
 	if err != nil {
 		d.counts.refused[reason(err)]++
+		d.unknown = errors.Is(err, envelope.ErrKey) && a.genuine(name, data)
 		a.log.Debug("block is no batch of its tag's gateway", "block", id, "gateway", name, "err", err)
 		return d, nil
 	}
@@ -53,11 +55,12 @@ func (a *Archive) examine(g *group, members map[string]Member, position uint64, 
 	return d, a.describe(g, &d, o, runs)
 }
 
-// unclaimed returns the numbers of a batch that no earlier block holds, and
-// notes in d how the others compare.
+// unclaimed returns the numbers of a batch that no other block holds, and notes
+// in d how the others compare; none if the batch is indexed already.
 func (a *Archive) unclaimed(g *group, d *delta, o *opened) (runs [][2]uint64, err error) {
 	runs = o.Runs
-	var earlier []claim
+	var others []claim
+	known := false
 	err = split(o.Runs, func(bucket uint64, runs [][2]uint64) error {
 		prefix := numbersPrefix(o.Key, bucket, o.Incarnation)
 		cs := slices.Clone(g.claims[string(prefix)])
@@ -67,19 +70,18 @@ func (a *Archive) unclaimed(g *group, d *delta, o *opened) (runs [][2]uint64, er
 			return true, err
 		})
 		for _, c := range cs {
-			// What stands at this position or behind was left by a write that
-			// was cut.
-			if taken := both(c.runs, runs); len(taken) > 0 && c.position < o.position {
-				earlier = append(earlier, claim{c.position, taken})
+			known = known || c.position == o.position
+			if taken := both(c.runs, runs); len(taken) > 0 {
+				others = append(others, claim{c.position, taken})
 			}
 		}
 		return err
 	})
-	if err != nil {
+	if err != nil || known {
 		return nil, err
 	}
-	slices.SortStableFunc(earlier, func(a, b claim) int { return int(int64(a.position - b.position)) })
-	for _, c := range earlier {
+	slices.SortStableFunc(others, func(a, b claim) int { return cmp.Compare(a.position, b.position) })
+	for _, c := range others {
 		runs = without(runs, c.runs)
 		if err := a.compare(g, d, o, c); err != nil {
 			return nil, err
@@ -88,8 +90,8 @@ func (a *Archive) unclaimed(g *group, d *delta, o *opened) (runs [][2]uint64, er
 	return runs, nil
 }
 
-// compare looks for evidence: records of o that differ from those of an
-// earlier block with the same numbers.
+// compare looks for evidence: records of o that differ from those of a block
+// with the same numbers that was indexed before.
 func (a *Archive) compare(g *group, d *delta, o *opened, c claim) error {
 	first, err := a.open(c.position)
 	if err != nil {
@@ -127,6 +129,9 @@ func (a *Archive) alarm(g *group, d *delta, first, second *opened, seq uint64) e
 	al := Alarm{
 		Gateway: second.Gateway, Key: second.Key, Incarnation: second.Incarnation,
 		Seq: seq, First: first.id, Second: second.id,
+	}
+	if v, err := a.index.Get(alarmKey(second.position)); v != nil || err != nil {
+		return err // kept when the block was looked at before
 	}
 	v, err := json.Marshal(&al)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/ed25519"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"maps"
@@ -222,8 +223,12 @@ func run(first, last uint64) (rs []reading.Reading) {
 }
 
 func config(members ...*signer) Config {
+	names := sha256.New()
+	for _, m := range members {
+		fmt.Fprintf(names, "%s %x ", m.name, m.public())
+	}
 	return Config{
-		Genesis: genesis, Transient: func(err error) bool { return errors.Is(err, errBusy) },
+		Genesis: genesis, Network: [32]byte(names.Sum(nil)), Transient: func(err error) bool { return errors.Is(err, errBusy) },
 		Members: func() (all []Member) {
 			for _, m := range members {
 				all = append(all, m.member())
@@ -249,12 +254,15 @@ func open(t testing.TB, stream Stream, index Index, members ...*signer) *Archive
 
 // all writes what the stream has and does not wait for more.
 func (a *Archive) all(ctx context.Context) error {
+	if err := a.prepare(ctx); err != nil {
+		return err
+	}
 	for {
-		g := &group{delta: newDelta(), position: a.Stats().Position, written: a.Stats().Position}
+		g := a.newGroup()
 		if err := a.collect(ctx, g); err != nil {
 			return err
 		}
-		if g.position == g.written {
+		if g.position == a.position {
 			return nil
 		}
 		if err := a.write(ctx, g); err != nil {

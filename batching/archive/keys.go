@@ -12,11 +12,14 @@ import (
 // First bytes of keys; the package comment has the layout.
 const (
 	kindBatch    = 'b'
+	kindFile     = 'f'
 	kindGateway  = 'g'
 	kindJournal  = 'j'
 	kindLast     = 'l'
 	kindNumbers  = 'n'
 	kindProgress = 'p'
+	kindWaiting  = 'r'
+	kindTorn     = 'w'
 	kindAlarm    = 'x'
 )
 

@@ -1,7 +1,9 @@
 package archive
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"fmt"
 	"maps"
 	"slices"
@@ -16,6 +18,7 @@ const (
 	groupKeys    = 4096 // more only for one batch alone, in several steps
 	groupBytes   = 512 << 10
 	groupBlocks  = 4096 // looked at, also when none of them is a batch
+	groupWaits   = 1024 // blocks that begin or cease to wait
 	groupTime    = 250 * time.Millisecond
 	retryTime    = time.Second // between attempts of a write that was refused
 
@@ -28,10 +31,18 @@ const (
 type group struct {
 	delta
 	position uint64 // up to which the stream was looked at
-	written  uint64 // up to which the index says so
+	looks    looks
+	wait     []uint64 // positions of blocks that begin to wait
+	leave    []uint64 // and that cease to
+	blocks   int      // looked at
 	batches  int
+	torn     uint64    // position of the last of them
 	since    time.Time // when it got its first content
-	crowded  bool      // the block behind position finds no room
+	crowded  bool      // the next block finds no room
+}
+
+func (a *Archive) newGroup() *group {
+	return &group{delta: newDelta(), position: a.position, looks: a.looks}
 }
 
 // A delta is what one block changes.
@@ -42,6 +53,7 @@ type delta struct {
 	claims   map[string][]claim // by the prefix of their keys
 	alarms   int
 	counts   counts
+	unknown  bool // it is a batch of a gateway or key that is not known
 }
 
 // counts are those of [Stats] since the start.
@@ -86,7 +98,7 @@ func (c *counts) add(d *counts) {
 }
 
 func (g *group) full() bool {
-	return g.crowded || g.batches >= groupBatches || g.position-g.written >= groupBlocks
+	return g.crowded || g.batches >= groupBatches || g.blocks >= groupBlocks || len(g.wait)+len(g.leave) >= groupWaits
 }
 
 // due reports whether the group should be written now.
@@ -105,8 +117,9 @@ func (g *group) take(d *delta, position uint64) bool {
 	}
 	if g.add(d); len(d.set) > 0 {
 		g.batches++
+		g.torn = position
 	}
-	g.position = position
+	g.blocks++
 	return true
 }
 
@@ -115,17 +128,15 @@ func (g *group) take(d *delta, position uint64) bool {
 // or index cannot be read or that the index is in doubt: the process must end.
 // Run may be called once.
 func (a *Archive) Run(ctx context.Context) error {
-	position := a.Stats().Position
-	for ctx.Err() == nil {
-		g := &group{delta: newDelta(), position: position, written: position}
-		err := a.gather(ctx, g)
-		if err == nil && ctx.Err() == nil {
+	err := a.prepare(ctx)
+	for err == nil && ctx.Err() == nil {
+		g := a.newGroup()
+		if err = a.gather(ctx, g); err == nil && ctx.Err() == nil {
 			err = a.write(ctx, g)
 		}
-		if err != nil && ctx.Err() == nil {
-			return fmt.Errorf("archive: %w", err)
-		}
-		position = g.position
+	}
+	if err != nil && ctx.Err() == nil {
+		return fmt.Errorf("archive: %w", err)
 	}
 	return nil
 }
@@ -163,12 +174,17 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// collect adds the blocks that are there.
-func (a *Archive) collect(ctx context.Context, g *group) error {
+func (a *Archive) members() map[string]Member {
 	members := map[string]Member{}
 	for _, m := range a.cfg.Members() {
 		members[m.Name] = m
 	}
+	return members
+}
+
+// collect adds the blocks that are there.
+func (a *Archive) collect(ctx context.Context, g *group) error {
+	members := a.members()
 	var failed error
 	err := a.stream.Blocks(g.position, func(position uint64, id stardust.BlockID, raw []byte, _ time.Time) bool {
 		var d delta
@@ -177,6 +193,9 @@ func (a *Archive) collect(ctx context.Context, g *group) error {
 		}
 		if !g.take(&d, position) {
 			return false
+		}
+		if g.position = position; d.unknown {
+			g.wait = append(g.wait, position)
 		}
 		a.mu.Lock()
 		a.counts.add(&d.counts)
@@ -192,10 +211,31 @@ func (a *Archive) collect(ctx context.Context, g *group) error {
 	return nil
 }
 
-// write brings g to the index and makes it visible. A batch of too many keys
-// for one step goes in several: what it has before the last, with the position,
-// is ignored or written alike when it is indexed again.
+// write brings g to the index and makes it visible.
 func (a *Archive) write(ctx context.Context, g *group) error {
+	ends := map[string][]byte{string(kindProgress): encodeProgress(g.position)}
+	for name, gw := range g.gateways {
+		ends[string(kindGateway)+name] = gw.encode()
+	}
+	waiting := a.waits(g, ends)
+	if v := g.looks.encode(); !bytes.Equal(v, a.looked) {
+		ends[string(kindFile)] = v
+	}
+	if err := a.steps(ctx, g, ends); err != nil {
+		return err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.position, a.looks, a.looked, a.waiting = g.position, g.looks, g.looks.encode(), waiting
+	maps.Copy(a.gateways, g.gateways)
+	a.alarms += g.alarms
+	a.counts.add(&g.counts)
+	return nil
+}
+
+// steps writes g's keys and with the last of them the ends. A batch of too many
+// keys for one step goes in several, of which the first says so: see undo.
+func (a *Archive) steps(ctx context.Context, g *group, ends map[string][]byte) error {
 	keys := slices.Sorted(maps.Keys(g.set))
 	for len(keys) > groupKeys || g.bytes > groupBytes {
 		n, bytes := 0, 0
@@ -203,25 +243,17 @@ func (a *Archive) write(ctx context.Context, g *group) error {
 			bytes += len(keys[n]) + len(g.set[keys[n]])
 			n++
 		}
-		if err := a.step(ctx, g, keys[:n], nil); err != nil {
+		var torn map[string][]byte
+		if g.torn > 0 {
+			torn = map[string][]byte{string(kindTorn): binary.AppendUvarint(nil, g.torn)}
+			ends[string(kindTorn)] = nil
+		}
+		if err := a.step(ctx, g, keys[:n], torn); err != nil {
 			return err
 		}
 		keys, g.bytes = keys[n:], g.bytes-bytes
 	}
-	ends := map[string][]byte{string(kindProgress): encodeProgress(g.position)}
-	for name, gw := range g.gateways {
-		ends[string(kindGateway)+name] = gw.encode()
-	}
-	if err := a.step(ctx, g, keys, ends); err != nil {
-		return err
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.position = g.position
-	maps.Copy(a.gateways, g.gateways)
-	a.alarms += g.alarms
-	a.counts.add(&g.counts)
-	return nil
+	return a.step(ctx, g, keys, ends)
 }
 
 // step writes some of g's keys, and others, again and again while the write is

@@ -71,6 +71,7 @@ func newPeerCollector(h *Handler) *peerCollector {
 			{desc("archive_readings", "Readings in them that count."), gauge, func(f *federation) float64 { return float64(f.archive.Readings) }},
 			{desc("archive_duplicate_readings_total", "Readings that stood in an earlier block already."), counter, func(f *federation) float64 { return float64(f.archive.Duplicates) }},
 			{desc("archive_conflicting_readings_total", "Readings signed with a number that stands in an earlier block with other content."), counter, func(f *federation) float64 { return float64(f.archive.Conflicts) }},
+			{desc("archive_waiting_blocks", "Batches whose gateway or key no network file has named yet; 10000 at most."), gauge, func(f *federation) float64 { return float64(f.archive.Waiting) }},
 			{desc("archive_alarms", "Blocks kept as evidence of such readings."), gauge, func(f *federation) float64 { return float64(f.archive.Alarms) }},
 		},
 		peers: []peerMetric{
