@@ -60,7 +60,7 @@ func (a *Archive) examine(g *group, members map[string]Member, position uint64, 
 func (a *Archive) unclaimed(g *group, d *delta, o *opened) (runs [][2]uint64, err error) {
 	runs = o.Runs
 	var others []claim
-	known := false
+	known := false // spares the comparison of a batch with itself
 	err = split(o.Runs, func(bucket uint64, runs [][2]uint64) error {
 		prefix := numbersPrefix(o.Key, bucket, o.Incarnation)
 		cs := slices.Clone(g.claims[string(prefix)])
