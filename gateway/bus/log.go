@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -64,6 +65,7 @@ type serverLog struct {
 	// noClients is true when the server is made to fail at its listener for
 	// clients, see noPort.
 	noClients bool
+	dials     *dials
 }
 
 func (s *serverLog) Noticef(format string, v ...any) {
@@ -77,12 +79,30 @@ func (s *serverLog) Noticef(format string, v ...any) {
 func (s *serverLog) Warnf(format string, v ...any) { s.warn(line(format, v)) }
 func (s *serverLog) Errorf(format string, v ...any) {
 	if strings.HasPrefix(format, routeDown) && len(v) == 2 {
+		if strings.HasPrefix(fmt.Sprint(v[1]), "lookup for host ") && told() {
+			s.endDial("a name")
+		}
 		s.routeDown(v[0], v[1])
 		return
 	}
 	s.warn(line(format, v))
 }
-func (s *serverLog) Debugf(string, ...any) {}
+
+// Debugf is where a dial can be ended: the goroutine that dials says so
+// before, and has nothing to undo that it has not deferred.
+func (s *serverLog) Debugf(format string, v ...any) {
+	if strings.HasPrefix(format, routeDial) && len(v) == 2 && !s.dials.allow(fmt.Sprint(v[0]), time.Now()) {
+		s.endDial(fmt.Sprint(v[0]))
+	}
+}
+
+// endDial ends the calling goroutine of the server.
+func (s *serverLog) endDial(address string) {
+	if s.limited.allow("told of routes") {
+		s.log.Warn("a member's server tells of more routes than there can be; only those in the configuration are sure to be made", "address", address[:min(len(address), maxLogLine)])
+	}
+	runtime.Goexit()
+}
 func (s *serverLog) Tracef(string, ...any) {} // would hold payloads
 
 func (s *serverLog) Fatalf(format string, v ...any) {
@@ -98,6 +118,11 @@ func (s *serverLog) Fatalf(format string, v ...any) {
 // routeDown begins what the server says when it dialled a route in vain; the
 // number of the attempt and the error are its arguments.
 const routeDown = "Error trying to connect to route"
+
+// routeDial begins what the server says before it dials a route; the address
+// of the configuration or of another server, and what it resolves to, are its
+// arguments.
+const routeDial = "Trying to connect to route on "
 
 // routeClosed ends what the server says when the other end of a route goes, and
 // so when it refuses our key: that it does after our side of the handshake is

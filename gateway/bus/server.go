@@ -43,7 +43,9 @@ const (
 	// the listener (nats-server 2.15). An address that cannot be ends the wait.
 	noPort = 1 << 16
 
-	implicitDays = 2 // how long a gateway that another one told of is dialled in vain
+	// How long a gateway that another one told of is dialled in vain: nobody
+	// tells of it again while a link is down. The type dials bounds how many.
+	implicitDays = 2
 )
 
 // startServer starts the server of cfg and waits until it listens.
@@ -56,8 +58,8 @@ func (b *Bus) startServer() error {
 	if err != nil {
 		return fmt.Errorf("make the embedded NATS server: %w", err)
 	}
-	lines := &serverLog{log: b.log, limited: b.limited, fatal: make(chan string, 1), noClients: opts.Port == noPort}
-	srv.SetLogger(lines, false, false)
+	lines := &serverLog{log: b.log, limited: b.limited, fatal: make(chan string, 1), noClients: opts.Port == noPort, dials: newDials(opts.Routes, b.cfg.Members)}
+	srv.SetLogger(lines, true, false) // for dials: serverLog drops the other lines
 	b.server = srv
 	srv.Start()
 	tick, end := time.NewTicker(5*time.Millisecond), time.NewTimer(startTimeout)
