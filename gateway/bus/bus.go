@@ -116,7 +116,7 @@ func Open(cfg Config) (_ *Bus, err error) {
 	}
 	b := &Bus{cfg: cfg, log: cfg.Log, limited: newLimiter(), closing: make(chan struct{}), token: rand.Text()}
 	b.seen = slices.Clone(cfg.Members())
-	b.pins = &pins{members: cfg.Members, closing: b.closing}
+	b.pins = &pins{members: cfg.Members, closing: b.closing, sources: newSources()}
 	defer func() {
 		if err != nil {
 			b.Close()

@@ -50,7 +50,7 @@ func newDials(routes []*url.URL, members func() []Member) *dials {
 // allow tells whether the calling goroutine of the server may dial the address
 // now.
 func (d *dials) allow(address string, now time.Time) bool {
-	if d.configured[strings.ToLower(address)] {
+	if d.isConfigured(address) {
 		return !told() // another goroutine dials it already
 	}
 	host, _, err := net.SplitHostPort(address)
@@ -75,6 +75,8 @@ func (d *dials) allow(address string, now time.Time) bool {
 	t.left--
 	return true
 }
+
+func (d *dials) isConfigured(address string) bool { return d.configured[strings.ToLower(address)] }
 
 // room forgets what is not dialled any more, and tells whether one more
 // address can be remembered. The caller holds mu.

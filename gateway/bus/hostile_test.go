@@ -107,3 +107,96 @@ func TestAMemberThatTellsOfManyServersMakesFewDials(t *testing.T) {
 		})
 	}
 }
+
+// from dials the routes' address of a box from a loopback address.
+func from(t *testing.T, b *box, ip string) net.Conn {
+	t.Helper()
+	routes, _ := b.Addresses()
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(ip)}, Timeout: 10 * time.Second}
+	c, err := d.Dial("tcp", routes.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+// begun returns the first message of a handshake.
+func begun(t *testing.T) []byte {
+	t.Helper()
+	near, far := net.Pipe()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = tls.Client(near, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13}).Handshake()
+	}()
+	b := make([]byte, 4096)
+	n, err := far.Read(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = far.Close()
+	<-done
+	return b[:n]
+}
+
+// stall begins handshakes from an address and goes no further with them.
+func stall(t *testing.T, b *box, ip string, hello []byte, n int) {
+	t.Helper()
+	for range n {
+		if _, err := from(t, b, ip).Write(hello); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// shakes makes a handshake; a key is refused after the dialling side of it is
+// done, too many handshakes before.
+func shakes(t *testing.T, b *box, ip string, conf *tls.Config) bool {
+	t.Helper()
+	return tls.Client(from(t, b, ip), conf).Handshake() == nil
+}
+
+func TestOneSourceTakesFewHandshakes(t *testing.T) {
+	s := newSite(t, "a")
+	a, hello, stranger := open(t, s.config("a")), begun(t), showing(t, newKey(t))
+	eventually(t, "the source has all that it may", func() bool {
+		stall(t, a, "127.0.0.2", hello, 8)
+		return !shakes(t, a, "127.0.0.2", stranger)
+	})
+	if !shakes(t, a, "127.0.0.3", stranger) {
+		t.Error("another source has none left")
+	}
+}
+
+// Strangers at many addresses have no share in the handshakes of members.
+func TestStrangersLeaveMembersTheirHandshakes(t *testing.T) {
+	s := newSite(t, "a", "b")
+	a, hello := open(t, s.config("a")), begun(t)
+	b := open(t, s.config("b", a.seed()))
+	eventually(t, "b is known", func() bool { return a.hasRoutes("b") })
+	b.stop()
+	stranger, member := showing(t, newKey(t)), showing(t, s.keys["b"])
+	eventually(t, "strangers have all that they may", func() bool {
+		for i := range 20 {
+			stall(t, a, fmt.Sprintf("127.0.2.%d", 1+i), hello, 4)
+		}
+		return !shakes(t, a, "127.0.3.1", stranger)
+	})
+	if !shakes(t, a, "127.0.0.1", member) {
+		t.Error("a member has none left")
+	}
+}
+
+// Who waits for a refusal takes no handshake from others at the same address.
+func TestRefusedKeysHoldNoHandshakes(t *testing.T) {
+	s := newSite(t, "a")
+	a, stranger := open(t, s.config("a")), showing(t, newKey(t))
+	for i := range uint64(20) {
+		if !shakes(t, a, "127.0.0.2", stranger) {
+			t.Fatalf("handshake %d is one too many", i+1)
+		}
+		eventually(t, "the key is refused", func() bool { return a.Status().Refused > i })
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"runtime"
 	"strings"
 	"sync"
@@ -66,6 +67,7 @@ type serverLog struct {
 	// clients, see noPort.
 	noClients bool
 	dials     *dials
+	sources   *sources
 }
 
 func (s *serverLog) Noticef(format string, v ...any) {
@@ -91,8 +93,17 @@ func (s *serverLog) Errorf(format string, v ...any) {
 // Debugf is where a dial can be ended: the goroutine that dials says so
 // before, and has nothing to undo that it has not deferred.
 func (s *serverLog) Debugf(format string, v ...any) {
-	if strings.HasPrefix(format, routeDial) && len(v) == 2 && !s.dials.allow(fmt.Sprint(v[0]), time.Now()) {
-		s.endDial(fmt.Sprint(v[0]))
+	if !strings.HasPrefix(format, routeDial) || len(v) != 2 {
+		return
+	}
+	address := fmt.Sprint(v[0])
+	if !s.dials.allow(address, time.Now()) {
+		s.endDial(address)
+	}
+	if s.dials.isConfigured(address) { // whom we dial may dial us
+		if ip, err := netip.ParseAddrPort(fmt.Sprint(v[1])); err == nil {
+			s.sources.note(net.TCPAddrFromAddrPort(ip))
+		}
 	}
 }
 

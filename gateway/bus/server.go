@@ -58,7 +58,7 @@ func (b *Bus) startServer() error {
 	if err != nil {
 		return fmt.Errorf("make the embedded NATS server: %w", err)
 	}
-	lines := &serverLog{log: b.log, limited: b.limited, fatal: make(chan string, 1), noClients: opts.Port == noPort, dials: newDials(opts.Routes, b.cfg.Members)}
+	lines := &serverLog{log: b.log, limited: b.limited, fatal: make(chan string, 1), noClients: opts.Port == noPort, dials: newDials(opts.Routes, b.cfg.Members), sources: b.pins.sources}
 	srv.SetLogger(lines, true, false) // for dials: serverLog drops the other lines
 	b.server = srv
 	srv.Start()
@@ -146,7 +146,7 @@ func (b *Bus) clusterOptions(opts *server.Options, cert tls.Certificate) (err er
 
 func (b *Bus) routeTLS(cert tls.Certificate) *tls.Config {
 	if b.cfg.TLS.CA != nil {
-		return authority(b.cfg.TLS)
+		return b.pins.gate(authority(b.cfg.TLS), nil)
 	}
 	return b.pins.mutual(cert, b.pins.isMember)
 }
@@ -223,11 +223,13 @@ func (b *Bus) routes() []Route {
 type routeAuth Bus
 
 func (a *routeAuth) Check(c server.ClientAuthentication) bool {
-	if a.cfg.TLS.CA != nil {
-		return true // the handshake has checked the chain
-	}
 	state := c.GetTLSConnectionState()
-	return state != nil && a.pins.isMember(keyOf(*state))
+	ok := a.cfg.TLS.CA != nil || // the handshake has checked the chain
+		state != nil && a.pins.isMember(keyOf(*state))
+	if ok {
+		a.pins.sources.note(c.RemoteAddress())
+	}
+	return ok
 }
 
 // clientAuth gives every client the permissions of its kind: our own
@@ -248,6 +250,7 @@ func (a *clientAuth) Check(c server.ClientAuthentication) bool {
 	default:
 		return false
 	}
+	a.pins.sources.note(c.RemoteAddress())
 	return true
 }
 

@@ -1,12 +1,10 @@
 package bus
 
 import (
-	"context"
 	"crypto/ed25519"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"errors"
 	"fmt"
 	"math/big"
 	"sync"
@@ -14,13 +12,9 @@ import (
 	"time"
 )
 
-const (
-	// maxHandshakes is how many handshakes a listener has open at once.
-	maxHandshakes = 64
-	// penalty is how long a refused key waits for its answer. A server dials
-	// again within a tenth of a second.
-	penalty = time.Second
-)
+// penalty is how long a refused key waits for its answer. A server dials again
+// within a tenth of a second.
+const penalty = time.Second
 
 // certificate returns a self-signed certificate of the key. Whoever knows the
 // key looks at nothing else of it.
@@ -56,6 +50,7 @@ type pins struct {
 	members func() []Member
 	refused refusals
 	closing <-chan struct{}
+	sources *sources                          // of those that were let in, or are dialled; nil without a listener
 	server  atomic.Pointer[ed25519.PublicKey] // of the server we are client of, nil if an authority vouched for it
 }
 
@@ -89,42 +84,42 @@ func (p *pins) isMember(key ed25519.PublicKey) bool {
 	return false
 }
 
-// verify returns a check of the other side for [tls.Config.VerifyConnection],
-// which crypto/tls makes in resumed sessions too.
+// verify returns a check of the server that we dial, for
+// [tls.Config.VerifyConnection].
 func (p *pins) verify(allowed func(ed25519.PublicKey) bool) func(tls.ConnectionState) error {
 	return func(state tls.ConnectionState) error {
 		key := keyOf(state)
 		if allowed(key) {
 			return nil
 		}
-		return p.refuse(fmt.Errorf("the key %s is not one of the network", hexKey(key)))
+		err := unknownKey(key)
+		p.refused.note(err)
+		p.wait()
+		return err
 	}
 }
 
-// refuse counts and waits: see penalty.
-func (p *pins) refuse(err error) error {
-	p.refused.note(err)
+// wait is for a refused key: see penalty.
+func (p *pins) wait() {
 	timer := time.NewTimer(penalty)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
 	case <-p.closing:
 	}
-	return err
 }
 
 // mutual returns the configuration of an end where both sides are known by
 // their keys. Chains, names and times do not matter: the key is the identity.
 func (p *pins) mutual(cert tls.Certificate, allowed func(ed25519.PublicKey) bool) *tls.Config {
-	return &tls.Config{
+	return p.gate(&tls.Config{
 		MinVersion:             tls.VersionTLS13,
 		Certificates:           []tls.Certificate{cert},
 		ClientAuth:             tls.RequireAnyClientCert,
 		InsecureSkipVerify:     true, // VerifyConnection does it
 		VerifyConnection:       p.verify(allowed),
 		SessionTicketsDisabled: true,
-		GetConfigForClient:     gate(maxHandshakes),
-	}
+	}, allowed)
 }
 
 // authority returns the configuration of routes whose certificates are the
@@ -137,22 +132,6 @@ func authority(t TLS) *tls.Config {
 		RootCAs:                t.CA,
 		ClientCAs:              t.CA,
 		SessionTicketsDisabled: true,
-		GetConfigForClient:     gate(maxHandshakes),
-	}
-}
-
-// gate bounds the handshakes that a listener has open at once, from the first
-// message to the end.
-func gate(most int) func(*tls.ClientHelloInfo) (*tls.Config, error) {
-	slots := make(chan struct{}, most)
-	return func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-		select {
-		case slots <- struct{}{}:
-		default:
-			return nil, errors.New("too many handshakes at once")
-		}
-		context.AfterFunc(hello.Context(), func() { <-slots })
-		return nil, nil
 	}
 }
 
