@@ -207,23 +207,23 @@ func TestClientsMayWhatTheirKeyMay(t *testing.T) {
 	}
 
 	hears(t, b.Conn(), subscribe(t, a.Conn(), prefix+".block"))
-	hears(t, a.Conn(), subscribe(t, w, prefix+".pow.job"))
-	hears(t, w, subscribe(t, a.Conn(), prefix+".pow.nonce"))
-	if _, err := w.Subscribe(prefix+".pow.ask", func(m *nats.Msg) { _ = m.Respond(m.Data) }); err != nil {
+	idW := bus.ID(public(worker))
+	hears(t, w, subscribe(t, a.Conn(), prefix+".pow.hello"))
+	if _, err := w.Subscribe(prefix+".pow."+idW, func(m *nats.Msg) { _ = m.Respond(m.Data) }); err != nil {
 		t.Fatal(err)
 	}
 	for _, asker := range []*nats.Conn{a.Conn(), b.Conn()} {
 		eventually(t, "the worker answers", func() bool {
-			_, err := asker.Request(prefix+".pow.ask", []byte("x"), time.Second)
+			_, err := asker.Request(prefix+".pow."+idW, []byte("x"), time.Second)
 			return err == nil
 		})
 	}
 
 	idA, idB := bus.ID(public(s.keys["a"])), bus.ID(public(s.keys["b"]))
-	for _, subject := range []string{prefix + ".block", prefix + ".peer." + idB, prefix + ".inbox." + idB + ".>", ">"} {
+	for _, subject := range []string{prefix + ".block", prefix + ".peer." + idB, prefix + ".inbox." + idB + ".>", prefix + ".pow.hello", prefix + ".pow." + idB, ">"} {
 		mayNot(t, w, "subscribe", subject)
 	}
-	for _, subject := range []string{prefix + ".block", prefix + ".peer." + idA, prefix + ".inbox." + idA + ".x"} {
+	for _, subject := range []string{prefix + ".block", prefix + ".peer." + idA, prefix + ".inbox." + idA + ".x", prefix + ".pow." + idA, prefix + ".pow." + idB} {
 		mayNot(t, w, "publish", subject)
 	}
 	for _, subject := range []string{prefix + ".peer." + idA, prefix + ".inbox." + idA + ".>", "other.block"} {

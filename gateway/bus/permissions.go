@@ -27,12 +27,13 @@ func memberPermissions(network string, key ed25519.PublicKey) *server.Permission
 	}
 }
 
-// workerPermissions are those of a remote worker: proof of work, and answers
-// to whoever asked it.
+// workerPermissions are those of a remote worker: to announce itself, to hear
+// what it is asked, and to answer. What others announce or are asked is not
+// its business: it could forge what it hears.
 func workerPermissions(network string, key ed25519.PublicKey) *server.Permissions {
 	return &server.Permissions{
-		Publish:   &server.SubjectPermission{Allow: []string{network + ".pow.>"}},
-		Subscribe: &server.SubjectPermission{Allow: []string{network + ".pow.>", network + ".inbox." + ID(key) + ".>"}},
+		Publish:   &server.SubjectPermission{Allow: []string{network + ".pow.hello"}},
+		Subscribe: &server.SubjectPermission{Allow: []string{network + ".pow." + ID(key), network + ".inbox." + ID(key) + ".>"}},
 		Response:  &server.ResponsePermission{MaxMsgs: maxReplies, Expires: replyWithin},
 	}
 }

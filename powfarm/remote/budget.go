@@ -4,6 +4,9 @@ import "time"
 
 // A budget bounds how many signatures that claim to be one sender's are
 // checked: a check costs some tens of microseconds, a forged message nothing.
+// Messages that continue what a checked one has begun, which takes a random
+// number that only some have heard, have a budget apart: forged ones leave it
+// alone.
 type budget struct {
 	rate float64 // checks per second, and so many at once
 	last time.Time

@@ -49,11 +49,14 @@
 //	inbox.ID.pow.REQUEST   the answer for gateway ID
 //
 // The last is the reply subject of the search, so that a worker that may
-// publish hellos, hear its own subject and reply needs no other right.
+// publish hellos, hear its own subject and reply needs no other right. It
+// should have none: the session of a hello and the first half of a request's
+// number are random and go on from message to message, so that who hears neither
+// cannot forge messages in such numbers that the real ones are not looked at.
 //
 // No clock is trusted. A worker's hello carries a stamp that grows; a search
 // names the stamp it answers to, which must be one of the last few, and its
-// own random number, which must be new. So a recorded request works once, or
+// own number, which must be new. So a recorded request works once, or
 // not at all, and a recorded hello only while its worker is dead, when it
 // earns the requests that nobody answers.
 package remote

@@ -51,8 +51,24 @@ func answerSubject(prefix string, gateway Key, id requestID) string {
 // CheckName says what is wrong with the name of a worker, if something is.
 func CheckName(name string) error { return checkWord(name, maxName) }
 
-// A requestID names one request to one worker; it is random.
+// A requestID names one request to one worker: eight random bytes, which are
+// the gateway's for this worker since its start, and a count.
 type requestID [16]byte
+
+// series is how far the count of one request may be from the one before in
+// the same series, on either side.
+const series = 1024
+
+func newRequestID(random [8]byte, count uint64) (id requestID) {
+	binary.BigEndian.PutUint64(id[copy(id[:], random[:]):], count)
+	return id
+}
+
+// continues tells whether the request is one of the series of the last.
+func (id requestID) continues(last requestID) bool {
+	n := int64(binary.BigEndian.Uint64(id[8:]) - binary.BigEndian.Uint64(last[8:]))
+	return last != requestID{} && [8]byte(id[:8]) == [8]byte(last[:8]) && -series <= n && n <= series
+}
 
 // frameVersion is the first byte of every frame. Another version is refused.
 const frameVersion = 1

@@ -313,3 +313,55 @@ func TestRequestsAreRefusedInWords(t *testing.T) {
 		}
 	})
 }
+
+// Whoever has not heard a worker's session cannot keep its hellos from being
+// looked at.
+func TestForgedHellosLeaveRoomForTheRealOnes(t *testing.T) {
+	inSite(t, func(t *testing.T, s *site) {
+		g, w, x := s.gateway("g", 0, "w"), s.puppet("w"), s.puppet("x")
+		for i := range uint64(10) {
+			for j := range uint64(10 * helloRate) {
+				forged := appendHello(peer("w").Key, &hello{session: 9, stamp: w.stamp + 1 + j, rate: 99, most: 9, slots: 9, name: "w", kernel: "go"})
+				if i > 0 { // there is a session
+					x.publish(helloSubject(subjects), sign(key("x"), genesis, Key{}, forged))
+				}
+			}
+			w.hello(i + 1)
+			synctest.Wait()
+			if got := g.seen("w"); !got.Alive || got.TriesPerSecond != i+1 {
+				t.Fatalf("after hello %d the worker is shown as %+v", i+1, got)
+			}
+			time.Sleep(helloEvery)
+		}
+	})
+}
+
+// The same for a gateway's requests, and what it takes back.
+func TestForgedRequestsLeaveRoomForTheRealOnes(t *testing.T) {
+	inSite(t, func(t *testing.T, s *site) {
+		x := s.puppet("x")
+		hellos := x.listen(helloSubject(subjects))
+		st := &stuck{}
+		w := s.worker("w", st, 1e6, "g")
+		stamp := x.stampOf(hellos)
+		g := s.gateway("g", 0, "w")
+		s.heard()
+		stamp = max(stamp, x.stampOf(hellos))
+		g.prove(absent{}, 1, few).wantOpen(t)
+		for i := range 2 * requestRate {
+			r := &request{id: newRequestID([8]byte{1}, uint64(i)), stamp: stamp, zeros: few, millis: 1000}
+			raw := sign(key("x"), genesis, peer("w").Key, appendRequest(peer("g").Key, r))
+			x.publish(workerSubject(subjects, peer("w").Key), raw)
+		}
+		p := g.prove(absent{}, 2, few)
+		if got := w.server.Stats(); got.Requests != 2 || got.Invalid != 2*requestRate {
+			t.Errorf("the worker counts %+v", got)
+		}
+		p.cancel()
+		<-p.done
+		synctest.Wait()
+		if got := w.server.Stats(); got.Cancelled != 1 {
+			t.Errorf("the worker counts %+v after a search was taken back", got)
+		}
+	})
+}

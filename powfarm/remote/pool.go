@@ -78,7 +78,7 @@ func NewPool(cfg PoolConfig, conn *nats.Conn, log *slog.Logger) (*Pool, error) {
 	}
 	enter := func(k Key, name string) {
 		if k != p.self && p.workers[k] == nil {
-			p.workers[k] = &entry{Worker: Worker{Name: name, Key: k}, hellos: budget{rate: helloRate}, answers: budget{rate: answerRate}}
+			p.workers[k] = newEntry(k, name)
 		}
 	}
 	for _, m := range cfg.Members {
@@ -143,7 +143,7 @@ func (p *Pool) hello(raw []byte, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	e := p.workers[from]
-	if err != nil || e == nil || e.replayed(&h) || !e.hellos.take(now) || !signed(p.cfg.Genesis, Key{}, raw) {
+	if err != nil || e == nil || e.replayed(&h) || !e.budget(&h, now).take(now) || !signed(p.cfg.Genesis, Key{}, raw) {
 		p.invalid++
 		return
 	}

@@ -3,7 +3,6 @@ package remote
 import (
 	"cmp"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"math"
@@ -241,8 +240,8 @@ func (p *Pool) ask(s *search) (open int, err error) {
 func (p *Pool) give(s *search, e *entry, now time.Time) {
 	expected := time.Duration(min(deadlineMost.Seconds(), s.tries/max(1, e.earned())) * float64(time.Second))
 	d := min(deadlineMost, max(deadlineLeast, deadlineTimes*expected))
-	a := &ask{search: s, worker: e, began: now, deadline: now.Add(d)}
-	_, _ = rand.Read(a.id[:]) // never fails
+	e.asked++
+	a := &ask{id: newRequestID(e.random, e.asked), search: s, worker: e, began: now, deadline: now.Add(d)}
 	p.asks[a.id], s.asks[e] = a, a
 	e.Given++
 	e.Open++

@@ -85,8 +85,18 @@ type ServerStats struct {
 // gatewayState is what a server knows of one that may ask.
 type gatewayState struct {
 	name  string
-	check budget            // bounds seen, too
+	check budget            // of a new series; bounds seen, too, as the next does
+	goes  budget            // of the last series
+	last  requestID         // that was signed
 	seen  map[requestID]int // requests that came, with the number of hellos since
+}
+
+// budget returns the one for a request.
+func (g *gatewayState) budget(id requestID) *budget {
+	if id.continues(g.last) {
+		return &g.goes
+	}
+	return &g.check
 }
 
 // NewServer returns a server that does nothing until Run.
@@ -110,7 +120,7 @@ func NewServer(cfg ServerConfig, conn *nats.Conn, searcher Searcher, log *slog.L
 	}
 	for _, g := range cfg.Gateways {
 		if g.Key != s.self {
-			s.gateways[g.Key] = &gatewayState{name: g.Name, check: budget{rate: requestRate}, seen: make(map[requestID]int)}
+			s.gateways[g.Key] = &gatewayState{name: g.Name, check: budget{rate: requestRate}, goes: budget{rate: requestRate}, seen: make(map[requestID]int)}
 		}
 	}
 	var random [8]byte
@@ -246,19 +256,19 @@ func (s *Server) receive(ctx context.Context, raw []byte, now time.Time) {
 		switch {
 		case seen || !slices.Contains(s.stamps[:], r.stamp):
 			s.invalid(g, "seen before, or too old")
-		case !g.check.take(now):
+		case !g.budget(r.id).take(now):
 			s.invalid(g, "too many messages")
 		case !signed(s.cfg.Genesis, s.self, raw):
 			s.invalid(g, "signature")
 		default:
-			g.seen[r.id] = 0
+			g.last, g.seen[r.id] = r.id, 0
 			s.take(ctx, g, from, &r, now)
 		}
 	case kindCancel:
 		id := parseCancel(raw)
 		switch {
 		case !s.queue.has(from, id): // it has ended
-		case !g.check.take(now):
+		case !g.goes.take(now): // few know its number
 			s.invalid(g, "too many messages")
 		case !signed(s.cfg.Genesis, s.self, raw):
 			s.invalid(g, "signature")

@@ -2,6 +2,7 @@ package remote
 
 import (
 	"cmp"
+	"crypto/rand"
 	"slices"
 	"time"
 )
@@ -55,9 +56,29 @@ type entry struct {
 	refused uint64 // stamp of the hello at which it refused; it is asked again at the next
 	owed    float64
 	paid    float64
-	silent  int // times in a row without an answer
-	hellos  budget
+	silent  int     // times in a row without an answer
+	random  [8]byte // begins the requests to it
+	asked   uint64  // how many there were
+	hellos  budget  // of its last session
+	starts  budget  // of others
 	answers budget
+}
+
+func newEntry(k Key, name string) *entry {
+	e := &entry{
+		Worker: Worker{Name: name, Key: k},
+		hellos: budget{rate: helloRate}, starts: budget{rate: helloRate}, answers: budget{rate: answerRate},
+	}
+	_, _ = rand.Read(e.random[:]) // never fails
+	return e
+}
+
+// budget returns the one for a hello.
+func (e *entry) budget(h *hello, now time.Time) *budget {
+	if e.stamp != 0 && h.session == e.session && h.stamp-e.stamp <= uint64(now.Sub(e.LastSeen)+aliveFor) {
+		return &e.hellos
+	}
+	return &e.starts
 }
 
 // earned is the speed by which workers are chosen.
