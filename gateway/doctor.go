@@ -72,11 +72,8 @@ func (d *Doctor) Examine(ctx context.Context) []Finding {
 	} {
 		all = append(all, check(ctx, b)...)
 	}
-	switch {
-	case err != nil && b.unseen:
-		all = append(all, Finding{"gateway", VerdictBad, "nobody but its user sees whether it runs; who is asked at " + b.address + " " + err.Error(), "ask as the gateway's user", false})
-	case err != nil:
-		all = append(all, Finding{"gateway", VerdictBad, "it runs, but " + err.Error(), "look at its log; restart it", false})
+	if err != nil {
+		all = append(all, d.unasked(b, err))
 	}
 	return all
 }
@@ -92,11 +89,11 @@ func (d *Doctor) look(ctx context.Context) (*box, error) {
 	if address, ok := Running(d.Config); ok {
 		b.address = address
 		secret, err := d.Config.API.Token.Read()
-		if err != nil {
-			return b, nil // a check of its own
+		if err == nil {
+			b.token, err = parseToken(secret)
 		}
-		if b.token, err = parseToken(secret); err != nil {
-			return b, nil
+		if err != nil {
+			return b, errNoToken // what is wrong with it, a check of its own says
 		}
 		b.status, err = d.askStatus(ctx, b)
 		return b, err
@@ -167,7 +164,7 @@ func tooOpen(path string) bool {
 	return err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o077 != 0
 }
 
-func (d *Doctor) adminToken(context.Context, *box) []Finding {
+func (d *Doctor) adminToken(_ context.Context, b *box) []Finding {
 	s := d.Config.API.Token
 	secret, err := s.Read()
 	if err == nil {
@@ -176,6 +173,9 @@ func (d *Doctor) adminToken(context.Context, *box) []Finding {
 	f := Finding{Check: "admin_token", Verdict: VerdictOK, Found: s.String()}
 	switch {
 	case err == nil:
+	case s.Scheme == "file" && errors.Is(err, fs.ErrNotExist) && b.address != "" && !b.unseen:
+		f.Verdict, f.Found = VerdictBad, s.Ref+" is missing, and the gateway that runs wants the token that was in it"
+		f.Advice = "put it back, or restart the gateway: the start makes another"
 	case s.Scheme == "file" && errors.Is(err, fs.ErrNotExist):
 		f.Found = s.Ref + " is made at the next start"
 	default:

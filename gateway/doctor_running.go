@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -27,7 +28,34 @@ func (d *Doctor) askStatus(ctx context.Context, b *box) (*runningStatus, error) 
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
 	var s runningStatus
-	return &s, b.ask(ctx, http.MethodGet, "status", &s)
+	if err := b.ask(ctx, http.MethodGet, "status", &s); err != nil {
+		return nil, err
+	}
+	return &s, nil
+}
+
+// errNotAdmitted is wrapped by the error of asking with a token that is not the
+// one that the gateway was started with.
+var errNotAdmitted = errors.New("does not take the admin token")
+
+// errNoToken is that of having none to ask with.
+var errNoToken = errors.New("cannot be asked without the admin token")
+
+// unasked is the finding of a gateway that runs and could not be asked.
+func (d *Doctor) unasked(b *box, err error) Finding {
+	f := Finding{Check: "gateway", Verdict: VerdictBad, Found: "it runs, but " + err.Error()}
+	switch {
+	case b.unseen:
+		f.Found = "only its user sees whether it runs; what is at " + b.address + " " + err.Error()
+		f.Advice = "ask as the gateway's user"
+	case errors.Is(err, errNotAdmitted):
+		f.Advice = "the token was changed after the start: put the old one back, or restart the gateway"
+	case errors.Is(err, errNoToken):
+		f.Advice = "see admin token above"
+	default:
+		f.Advice = "look at its log; restart it"
+	}
+	return f
 }
 
 // ask sends a request to the gateway's admin API and decodes the answer.
@@ -47,6 +75,9 @@ func (b *box) ask(ctx context.Context, method, route string, into any) error {
 	if err != nil {
 		return fmt.Errorf("does not answer: %w", err)
 	}
+	if resp.StatusCode == http.StatusUnauthorized {
+		return errNotAdmitted
+	}
 	if resp.StatusCode != http.StatusOK {
 		var answer struct {
 			Error struct{ Message string }
@@ -63,7 +94,7 @@ func (b *box) ask(ctx context.Context, method, route string, into any) error {
 // runningStores has the gateway check its stores while it works.
 func (d *Doctor) runningStores(ctx context.Context, b *box) []Finding {
 	if b.status == nil {
-		return uncheckedStores("the gateway holds them and could not be asked", "stop it and ask again")
+		return uncheckedStores("the gateway holds them and could not be asked", "see gateway below, and ask again; or stop it before")
 	}
 	var answer struct{ Stores []admin.StoreCheck }
 	if err := b.ask(ctx, http.MethodPost, "check", &answer); err != nil {

@@ -109,6 +109,27 @@ func TestAGatewayThatDoesNotAnswerIsBad(t *testing.T) {
 	want(t, all, "journal", VerdictWarn, "not checked")
 }
 
+func TestAGatewayThatRunsWithAnotherTokenIsBad(t *testing.T) {
+	cfg := testSandbox(t, t.TempDir())
+	start(t, cfg)
+	path := cfg.API.Token.Ref
+	if err := os.WriteFile(path, []byte("another-token-of-32-characters-x\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	all := doctorOf(t, cfg).Examine(t.Context())
+	want(t, all, "gateway", VerdictBad, "the token was changed after the start")
+	want(t, all, "journal", VerdictWarn, "not checked")
+	if fs := found(all, "ready"); len(fs) > 0 {
+		t.Errorf("a gateway that was not asked is found %+v", fs)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	all = doctorOf(t, cfg).Examine(t.Context())
+	want(t, all, "gateway", VerdictBad, "cannot be asked without the admin token")
+	want(t, all, "admin_token", VerdictBad, "is missing")
+}
+
 // A directory that a command holds is left alone.
 func TestADirectoryInUseIsNotOpened(t *testing.T) {
 	cfg := usedBox(t, t.TempDir())
