@@ -30,7 +30,8 @@ const joinFile = "joining.json"
 // Join makes the gateway of cfg, which must not run, a member of the network
 // that the file at path describes. The file must name the gateway with its key.
 //
-// A gateway that has no network takes the file as it is. One that is in the
+// A gateway that has no network takes the file as it is; of a later epoch than
+// the first, only if somebody signed it. One that is in the
 // network takes the file of the next epoch if a quorum signed it ([network.File.Follows]).
 // One that was alone in a network of its own leaves it: its chain goes, read
 // only, to an archive in the data directory, and the readings that are in no
@@ -106,6 +107,9 @@ func (j *joining) run() (*Joined, error) {
 	old, err := network.Load(j.target)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && !exists(filepath.Join(j.dir, "ledger")):
+		if err := j.signed(); err != nil {
+			return nil, err
+		}
 		return &Joined{Network: j.file}, j.file.Save(j.target)
 	case err != nil:
 		return nil, err
@@ -124,6 +128,9 @@ func (j *joining) run() (*Joined, error) {
 		return nil, fmt.Errorf("this gateway is in the network %s of %d gateways, which it would leave; take it out there first, and start with an empty data directory: %w",
 			old.NetworkName, len(old.Gateways), follows)
 	}
+	if err := j.signed(); err != nil {
+		return nil, err
+	}
 	archive := filepath.Join(j.dir, "archive", old.NetworkName)
 	if !begun && exists(archive) {
 		return nil, fmt.Errorf("%s is there already: move it away, it would be mixed with the chain that this gateway has now", archive)
@@ -138,6 +145,16 @@ func (j *joining) run() (*Joined, error) {
 		return nil, err
 	}
 	return &Joined{Network: j.file, Archive: archive}, j.finish()
+}
+
+// signed refuses a draft that nobody signed. That is all that a newcomer can
+// see: the members whose signatures count stand in the epoch before.
+func (j *joining) signed() error {
+	if j.file.Epoch == 0 || len(j.file.Signatures) > 0 {
+		return nil
+	}
+	return fmt.Errorf("%w: it is a draft of epoch %d without any signature; have a quorum of the gateways of epoch %d sign it (hedgerow network sign), and join the signed file",
+		network.ErrUnsigned, j.file.Epoch, j.file.Epoch-1)
 }
 
 func (j *joining) finish() error {

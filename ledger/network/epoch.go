@@ -19,6 +19,10 @@ var (
 	ErrUnsigned     = errors.New("network file is not signed by a quorum")
 )
 
+// ErrNoGateway is wrapped by the errors of naming a gateway that a file does
+// not have.
+var ErrNoGateway = errors.New("no such gateway")
+
 // Next returns a draft of the following epoch: all as it is, with nobody's
 // signature.
 func (f *File) Next() *File {
@@ -42,7 +46,7 @@ func (f *File) Add(g Gateway) {
 }
 
 // Remove takes a member out, and from the operators that sign for it. The error
-// wraps [ErrInvalid] when there is none of that name.
+// wraps [ErrNoGateway] when there is none of that name.
 func (f *File) Remove(name string) error {
 	i, err := f.find(name)
 	if err != nil {
@@ -58,7 +62,7 @@ func (f *File) Remove(name string) error {
 	return nil
 }
 
-// SetWeight gives a member another weight. The error wraps [ErrInvalid] when
+// SetWeight gives a member another weight. The error wraps [ErrNoGateway] when
 // there is none of that name.
 func (f *File) SetWeight(name string, weight uint32) error {
 	i, err := f.find(name)
@@ -82,7 +86,15 @@ func (f *File) find(name string) (int, error) {
 			return i, nil
 		}
 	}
-	return 0, fmt.Errorf("%w: no gateway %.40q", ErrInvalid, name)
+	return 0, fmt.Errorf("%w: %.40q; the network has %s", ErrNoGateway, name, strings.Join(f.names(), ", "))
+}
+
+func (f *File) names() []string {
+	all := make([]string, len(f.Gateways))
+	for i, g := range f.Gateways {
+		all[i] = g.Name
+	}
+	return all
 }
 
 // Sign puts the key's signature under the file, in the place of an earlier one
@@ -100,19 +112,24 @@ type Approval struct {
 	Gateways []string // that signed, or whose operator did
 	Weight   uint64   // theirs
 	Needed   uint64   // the quorum
+	// Others are the keys that signed and sign for no gateway of that epoch,
+	// such as a newcomer's. They count for nothing and were not verified.
+	Others []PublicKey
 }
 
 // Approved verifies the signatures under f against the members and operators
-// of the epoch before. The error wraps [ErrForged] when one is wrong or of a
-// key that may not sign; too few are no error.
+// of the epoch before. The error wraps [ErrForged] when one of a key that may
+// sign is wrong; too few are no error. Whoever passes the file on can put more
+// signatures under it, so that those of other keys spoil nothing.
 func (f *File) Approved(previous *File) (Approval, error) {
 	a := Approval{Needed: previous.Quorum()}
 	hash := f.Hash()
 	signed := map[string]bool{}
 	for i, s := range f.Signatures {
-		names := previous.signsFor(s.PublicKey)
+		names := previous.SignsFor(s.PublicKey)
 		if len(names) == 0 {
-			return a, fmt.Errorf("%w: signatures[%d] is of %v, which signs for no gateway of epoch %d", ErrForged, i, s.PublicKey, previous.Epoch)
+			a.Others = append(a.Others, s.PublicKey)
+			continue
 		}
 		if !ed25519.Verify(s.PublicKey[:], hash[:], s.Signature[:]) {
 			return a, fmt.Errorf("%w: signatures[%d], of %v, does not fit the file", ErrForged, i, s.PublicKey)
@@ -130,8 +147,9 @@ func (f *File) Approved(previous *File) (Approval, error) {
 	return a, nil
 }
 
-// signsFor returns the gateways that a key may sign updates for.
-func (f *File) signsFor(key PublicKey) (names []string) {
+// SignsFor returns the gateways that a key may sign the next epoch for: its own
+// and those that it is an operator of; none for a stranger's.
+func (f *File) SignsFor(key PublicKey) (names []string) {
 	if i, ok := f.Index(key[:]); ok {
 		names = append(names, f.Gateways[i].Name)
 	}

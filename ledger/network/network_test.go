@@ -149,7 +149,7 @@ func TestParseNamesTheFieldThatIsWrong(t *testing.T) {
 		{`"silo-2"`, `"barn-7"`, `gateways[1].name: "barn-7" is that of gateways[0]`},
 		{key, "0x" + strings.ToUpper(key[2:]), "gateways.publicKey: "},
 		{key, key[:64], "want a string of 0x and 64 lower-case hex digits"},
-		{key, "0x02" + strings.Repeat("00", 31), "gateways[1].publicKey: is that of gateways[0]"},
+		{key, "0x02" + strings.Repeat("00", 31), "gateways[1].publicKey: silo-2 has the key of barn-7"},
 		{key, "0x" + strings.Repeat("00", 32), "gateways[0].publicKey: missing"},
 		{`"weight": 3`, `"weight": 0`, "gateways[1].weight: 0, want 1 to"},
 		{`"weight": 3`, `"weight": 3, "voice": 2`, `unknown field "voice"`},

@@ -58,7 +58,7 @@ func (f *File) checkGateways() error {
 			return fmt.Errorf("%s.name: %q is that of gateways[%d]", at, g.Name, j)
 		}
 		if j, taken := keys[g.PublicKey]; taken {
-			return fmt.Errorf("%s.publicKey: is that of gateways[%d]", at, j)
+			return fmt.Errorf("%s.publicKey: %s has the key of %s", at, g.Name, f.Gateways[j].Name)
 		}
 		names[g.Name], keys[g.PublicKey] = i, i
 	}

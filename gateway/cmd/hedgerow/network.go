@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/ed25519"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -52,8 +53,11 @@ func (d *draftFlags) draft(e *env, change func(*network.File) error) error {
 	if err := next.Save(d.Out); err != nil {
 		return err
 	}
+	if f.Epoch > 0 && len(f.Signatures) == 0 {
+		fmt.Fprintf(e.stderr, "warning: nobody has signed %s, which is epoch %d: no gateway takes it, nor what follows it, before a quorum has\n", d.File, f.Epoch)
+	}
 	_, err = fmt.Fprintf(e.stdout, "%s is a draft of epoch %d; it needs signatures of weight %d of %d:\n"+
-		"  hedgerow network sign --key identity.key %s\n", d.Out, next.Epoch, f.Quorum(), f.Weight(), d.Out)
+		"  hedgerow network sign --key identity.key --previous %s %s\n", d.Out, next.Epoch, f.Quorum(), f.Weight(), d.File, d.Out)
 	return err
 }
 
@@ -151,8 +155,9 @@ func (c *networkWeightCmd) Run(e *env) error {
 }
 
 type networkSignCmd struct {
-	Key  string `required:"" placeholder:"KEYFILE" help:"The private key of a gateway or operator: a path, env:NAME or credential:NAME."`
-	File string `arg:"" placeholder:"FILE" help:"The draft; the signature is added to it."`
+	Key      string `required:"" placeholder:"KEYFILE" help:"The private key of a gateway or operator of the epoch before: a path, env:NAME or credential:NAME."`
+	Previous string `placeholder:"FILE" help:"The file of the epoch before: refuse a key that may not sign, and say what is lacking still."`
+	File     string `arg:"" placeholder:"FILE" help:"The draft; the signature is added to it."`
 }
 
 // Run adds a signature to the file.
@@ -165,12 +170,35 @@ func (c *networkSignCmd) Run(e *env) error {
 	if err != nil {
 		return err
 	}
+	if c.Previous != "" {
+		return c.signAfter(e, f, key)
+	}
 	f.Sign(key)
 	if err := f.Save(c.File); err != nil {
 		return err
 	}
 	_, err = fmt.Fprintf(e.stdout, "%s has %s now; hedgerow network show --previous FILE tells whether they suffice\n", c.File, count(uint64(len(f.Signatures)), "signature"))
 	return err
+}
+
+// signAfter signs with a key that counts for the epoch before.
+func (c *networkSignCmd) signAfter(e *env, f *network.File, key ed25519.PrivateKey) error {
+	previous, err := network.Load(c.Previous)
+	if err != nil {
+		return err
+	}
+	public := network.PublicKey(key.Public().(ed25519.PublicKey))
+	if len(previous.SignsFor(public)) == 0 {
+		return fmt.Errorf("%s is not signed: the key %v is of no gateway and no operator of epoch %d (%s); those agree on the next one", c.File, public, previous.Epoch, c.Previous)
+	}
+	f.Sign(key)
+	if err := f.Follows(previous); err != nil && !errors.Is(err, network.ErrUnsigned) {
+		return fmt.Errorf("%s is not signed: %w", c.File, err)
+	}
+	if err := f.Save(c.File); err != nil {
+		return err
+	}
+	return showApproval(e.stdout, f, previous)
 }
 
 type networkShowCmd struct {
@@ -226,7 +254,7 @@ func showNetwork(w io.Writer, f, previous *network.File) error {
 	hash := f.Hash()
 	fmt.Fprintf(w, "network %s, epoch %d\nhash    0x%x\n", f.NetworkName, f.Epoch, hash)
 	fmt.Fprintf(w, "NATS    %s\n", network.SubjectPrefix(f.GenesisHash())) // what its subjects begin with
-	fmt.Fprintf(w, "quorum  %d of %d; up to %d may do as they like\n\n", f.Quorum(), f.Weight(), f.ByzantineWeight)
+	fmt.Fprintf(w, "quorum  %d of weight %d, of which %d may be faulty or hostile\n\n", f.Quorum(), f.Weight(), f.ByzantineWeight)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "GATEWAY\tWEIGHT\tIDENTITY KEY")
 	for _, g := range f.Gateways {
@@ -244,11 +272,21 @@ func showNetwork(w io.Writer, f, previous *network.File) error {
 	if previous == nil {
 		return nil
 	}
+	fmt.Fprintln(w)
+	return showApproval(w, f, previous)
+}
+
+// showApproval prints who of the epoch before has signed.
+func showApproval(w io.Writer, f, previous *network.File) error {
 	a, err := f.Approved(previous)
-	if err == nil {
-		_, err = fmt.Fprintf(w, "\nsigned for epoch %d by %s: weight %d, needed %d\n", previous.Epoch, names(a.Gateways), a.Weight, a.Needed)
+	if err != nil {
+		return err
 	}
-	return err
+	fmt.Fprintf(w, "signed for epoch %d by %s: weight %d, needed %d\n", previous.Epoch, names(a.Gateways), a.Weight, a.Needed)
+	for _, key := range a.Others {
+		fmt.Fprintf(w, "not counted: the signature of %v, which is of no gateway and no operator of epoch %d\n", key, previous.Epoch)
+	}
+	return nil
 }
 
 func names(list []string) string {
