@@ -51,7 +51,9 @@ func (p *Peers) learn(m *member, body []byte) error {
 	}
 	m.mu.Lock()
 	m.frontier, m.came = f, time.Now()
-	m.behind = len(unknown) > 0 || !f.all && f.position > m.cursor.at
+	// The first one after the start is walked in any case: who waits to be in
+	// sync should not wait long.
+	m.behind = len(unknown) > 0 || !f.all && f.position > m.cursor.at || m.walked.IsZero()
 	behind := m.behind
 	m.mu.Unlock()
 	if behind {
@@ -133,7 +135,7 @@ func (p *Peers) ahead() (longest *member, err error) {
 		if err != nil {
 			return nil, err
 		}
-		if len(unknown) == 0 && all {
+		if len(unknown) == 0 && all && !walked.IsZero() {
 			m.mu.Lock()
 			m.behind = false // a later frontier says so again
 			m.mu.Unlock()
