@@ -309,13 +309,13 @@ func TestExternalTopologyRuns(t *testing.T) {
 	c.carries(south, north, c.subject("block"))
 	c.answers(north, south, "south")
 	c.answers(south, north, "north")
-	c.carries(north, worker, c.subject("pow.work"))
-	c.carries(worker, north, c.subject("pow.nonce"))
-	if _, err := worker.Subscribe(c.subject("pow.ask"), func(m *nats.Msg) { _ = m.Respond(m.Data) }); err != nil {
+	asked := c.subject("pow." + bus.ID(c.worker.Public().(ed25519.PublicKey)))
+	c.carries(worker, north, c.subject("pow.hello"))
+	if _, err := worker.Subscribe(asked, func(m *nats.Msg) { _ = m.Respond(m.Data) }); err != nil {
 		t.Fatal(err)
 	}
 	c.eventually("an answer of the worker", func() bool {
-		m, err := north.Request(c.subject("pow.ask"), []byte("x"), time.Second)
+		m, err := north.Request(asked, []byte("x"), time.Second)
 		return err == nil && string(m.Data) == "x"
 	})
 
@@ -327,6 +327,7 @@ func TestExternalTopologyRuns(t *testing.T) {
 		{north, c.subject("inbox." + idOf("south") + ".>")}, {north, c.subject("peer." + idOf("south"))},
 		{north, c.subject(">")}, {north, ">"}, {north, "hedgerow.ffffffffffffffff.block"}, {north, "$SYS.>"},
 		{worker, c.subject("block")}, {worker, c.subject("peer.*")}, {worker, c.subject("inbox.>")}, {worker, ">"},
+		{worker, c.subject("pow.hello")}, {worker, c.subject("pow." + idOf("north"))},
 	} {
 		c.mayNotSubscribe(tt.who, tt.subject)
 	}
@@ -336,6 +337,7 @@ func TestExternalTopologyRuns(t *testing.T) {
 	}{
 		{north, "hedgerow.ffffffffffffffff.block"}, {north, c.subject("other")},
 		{worker, c.subject("block")}, {worker, c.subject("peer." + idOf("north"))}, {worker, c.subject("inbox." + idOf("north") + ".x")},
+		{worker, asked}, {worker, c.subject("pow." + idOf("north"))},
 	} {
 		c.mayNotPublish(tt.who, tt.subject)
 	}
