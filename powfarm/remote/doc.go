@@ -21,10 +21,11 @@
 // request would have it try the same nonces again each time another search has
 // had its turn.
 //
-// How fast a worker is counts as what it has earned: its announced speed,
-// times the nonces it found over those that searches of that length find on
-// average. One that exaggerates, withholds or is shared by many falls behind
-// the others by itself. A wrong nonce is a lie: the liar is left alone for half
+// How fast a worker is counts as what it has earned: the nonces that it found
+// lately, times the tries that they take on average, over the time that it
+// searched; and never more than it announced. At first it is taken at its
+// word, within limits. One that exaggerates, withholds or is shared by many
+// falls behind the others by itself, whatever it announces. A wrong nonce is a lie: the liar is left alone for half
 // a minute, then twice as long each time. So is one that does not answer by the
 // deadline, for shorter times. Either shows in [Pool.Workers].
 //

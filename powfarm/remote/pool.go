@@ -60,6 +60,7 @@ type ask struct {
 	search   *search
 	worker   *entry
 	began    time.Time
+	expected time.Duration // to take, on average
 	deadline time.Time
 }
 
@@ -149,6 +150,7 @@ func (p *Pool) hello(raw []byte, now time.Time) {
 	}
 	was := e.Alive
 	lost := e.greet(&h, p.members[from], now)
+	e.trust(p.cfg.Rate())
 	if was != e.Alive {
 		p.log.Info("remote worker", "worker", e.Name, "key", e.Key, "alive", e.Alive, "kernel", e.Kernel, "tries_per_second", e.TriesPerSecond)
 	}

@@ -185,7 +185,7 @@ func (p *Pool) end(s *search) {
 	delete(p.searches, s)
 	now := time.Now()
 	for e, a := range s.asks {
-		e.Cancelled++
+		e.cancelled(a, now)
 		p.drop(a, now, false)
 		p.send(workerSubject(p.prefix, e.Key), "", e.Key, appendCancel(p.self, a.id))
 	}
@@ -207,6 +207,7 @@ func (p *Pool) ask(s *search) (open int, err error) {
 	var rate float64
 	alive := 0
 	for _, e := range p.workers {
+		e.forget(now)
 		switch {
 		case s.asks[e] != nil:
 			rate += e.earned()
@@ -241,7 +242,7 @@ func (p *Pool) give(s *search, e *entry, now time.Time) {
 	expected := time.Duration(min(deadlineMost.Seconds(), s.tries/max(1, e.earned())) * float64(time.Second))
 	d := min(deadlineMost, max(deadlineLeast, deadlineTimes*expected))
 	e.asked++
-	a := &ask{id: newRequestID(e.random, e.asked), search: s, worker: e, began: now, deadline: now.Add(d)}
+	a := &ask{id: newRequestID(e.random, e.asked), search: s, worker: e, began: now, expected: expected, deadline: now.Add(d)}
 	p.asks[a.id], s.asks[e] = a, a
 	e.Given++
 	e.Open++

@@ -3,6 +3,7 @@ package remote
 import (
 	"cmp"
 	"crypto/rand"
+	"math"
 	"slices"
 	"time"
 )
@@ -10,13 +11,17 @@ import (
 const (
 	aliveFor  = 3*helloEvery + time.Second // without a hello
 	helloRate = 5                          // signatures of hellos checked per second and sender
-	maxRate   = 1e15                       // tries per second that are believed at most
+	maxRate   = 1e15                       // tries per second that are shown at most
 
-	// What an unlucky search adds to the finds that a worker owes, at most,
-	// and the sum at which both sides of the account are halved, so that a
-	// worker is judged by what it did lately.
-	mostOwed  = 4
-	remembers = 32
+	// Before it has found, a worker counts as if it had found so many nonces at
+	// the announced speed, which is believed up to so many times the local
+	// one, or to that of a large box. What it did counts half after a while.
+	prior        = 2
+	localTimes   = 1000
+	largeBox     = 1e9
+	forgetHalf   = 10 * time.Minute
+	overdueTimes = 8 // the expected time, after which a search is as good as not answered
+	overdueLeast = time.Second
 
 	liarFirst, liarLongest = 30 * time.Second, time.Hour // how long a liar is left alone
 	slowFirst, slowLongest = 2 * time.Second, 5 * time.Minute
@@ -52,15 +57,17 @@ type entry struct {
 	slots   int
 	most    int // zeros that it takes on
 	session uint64
-	stamp   uint64 // of its last hello
-	refused uint64 // stamp of the hello at which it refused; it is asked again at the next
-	owed    float64
-	paid    float64
-	silent  int     // times in a row without an answer
-	random  [8]byte // begins the requests to it
-	asked   uint64  // how many there were
-	hellos  budget  // of its last session
-	starts  budget  // of others
+	stamp   uint64    // of its last hello
+	refused uint64    // stamp of the hello at which it refused; it is asked again at the next
+	trusted float64   // of the announced speed, tries per second
+	paid    float64   // nonces found
+	spent   float64   // seconds of search per try of each
+	since   time.Time // when paid and spent were brought up to date
+	silent  int       // times in a row without an answer
+	random  [8]byte   // begins the requests to it
+	asked   uint64    // how many there were
+	hellos  budget    // of its last session
+	starts  budget    // of others
 	answers budget
 }
 
@@ -83,17 +90,40 @@ func (e *entry) budget(h *hello, now time.Time) *budget {
 
 // earned is the speed by which workers are chosen.
 func (e *entry) earned() float64 {
-	return float64(e.TriesPerSecond) * (1 + e.paid) / (1 + e.owed)
+	return min(e.trusted, e.trusted*(prior+e.paid)/(prior+e.trusted*e.spent))
+}
+
+// trust takes the announced speed as far as it can be believed, given the
+// local one, which is 0 if unknown.
+func (e *entry) trust(local float64) {
+	e.trusted = min(float64(e.TriesPerSecond), max(largeBox, localTimes*local))
+}
+
+// forget brings the account up to date.
+func (e *entry) forget(now time.Time) {
+	if !e.since.IsZero() && now.After(e.since) {
+		half := math.Exp2(-now.Sub(e.since).Seconds() / forgetHalf.Seconds())
+		e.paid, e.spent = e.paid*half, e.spent*half
+	}
+	e.since = now
 }
 
 // searched notes that the worker searched for so long, and whether it found.
 func (e *entry) searched(a *ask, now time.Time, found bool) {
-	e.owed += min(mostOwed, now.Sub(a.began).Seconds()*float64(e.TriesPerSecond)/a.search.tries)
+	e.forget(now)
+	e.spent += now.Sub(a.began).Seconds() / a.search.tries
 	if found {
 		e.paid++
 	}
-	if max(e.owed, e.paid) > remembers {
-		e.owed, e.paid = e.owed/2, e.paid/2
+}
+
+// cancelled notes that the search was ended by others; a worker that has been
+// silent for far too long is not better than one that misses the deadline.
+func (e *entry) cancelled(a *ask, now time.Time) {
+	e.Cancelled++
+	if now.Sub(a.began) > max(overdueLeast, overdueTimes*a.expected) {
+		e.silent++
+		e.leaveAlone(now, e.silent, slowFirst, slowLongest)
 	}
 }
 
