@@ -18,7 +18,7 @@ import (
 const (
 	maxStrangers, maxStranger = 64, 4 // together, and from one source
 	maxFamiliar, maxFamily    = 64, 8
-	maxPenalties, maxPenalty  = 64, 4 // refused keys that wait, see penalty
+	maxPenalties, maxPenalty  = 256, 128 // refused keys that wait, see penalty
 
 	maxSources = 256
 	lately     = 24 * time.Hour
