@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/url"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"strings"
 
 	"github.com/hedgerow-iot/hedgerow/gateway/bus"
+	"github.com/hedgerow-iot/hedgerow/ledger/network"
 )
 
 // maxPEM bounds a file of certificates, in bytes.
@@ -263,6 +265,41 @@ func readPEM(path string) ([]byte, error) {
 	}
 	return b, err
 }
+
+// lonely says that the configuration names other gateways and the network file
+// has none; "" when that is not so. f is nil when there is no file yet.
+func lonely(c *Config, f *network.File) string {
+	switch {
+	case len(c.Peers.Routes) == 0 && c.Peers.Listen == "", f != nil && len(f.Gateways) > 1:
+		return ""
+	case f == nil:
+		return "peers names other gateways, and there is no network file yet: the first start makes one of this gateway alone, which refuses them and is refused; join theirs first (hedgerow join)"
+	}
+	return "peers names other gateways, but the network file has this one alone: it refuses them and is refused; make a network file with all of them (hedgerow network create), and join it"
+}
+
+// Cautions says what a valid configuration is unlikely to mean, in words.
+func Cautions(c Config) (all []string) {
+	f, err := network.Load(c.networkPath())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil // not this configuration's fault
+	}
+	if text := lonely(&c, f); text != "" {
+		all = append(all, text)
+	}
+	if c.Powfarm.Workers == 0 && !asksOthers(&c, f) {
+		all = append(all, noProver)
+	}
+	return all
+}
+
+// asksOthers reports whether another box may search for this gateway: a worker
+// or a member, one of which is enough.
+func asksOthers(c *Config, f *network.File) bool {
+	return c.Powfarm.Remote.Use && (len(c.Powfarm.Remote.Workers) > 0 || f != nil && len(f.Gateways) > 1)
+}
+
+const noProver = "powfarm.workers is 0 and no other box is asked (powfarm.remote): readings are stored and wait, in no block"
 
 // parseKey reads an Ed25519 public key as network files write it.
 func parseKey(text string) (ed25519.PublicKey, error) {

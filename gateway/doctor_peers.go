@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -31,11 +32,13 @@ func (d *Doctor) peers(ctx context.Context, b *box) []Finding {
 	}
 	p := &d.Config.Peers
 	if len(f.Gateways) == 1 {
-		if len(p.Routes) == 0 && p.Mode == string(bus.Embedded) {
+		switch text := lonely(&d.Config, f); {
+		case text != "":
+			found, advice, _ := strings.Cut(text, "; ")
+			return one(Finding{peersCheck, VerdictWarn, found, advice, false})
+		case p.Mode == string(bus.Embedded):
 			return one(Finding{Check: peersCheck, Verdict: VerdictOK, Found: "a network of one: there is no other gateway"})
 		}
-		return one(Finding{peersCheck, VerdictWarn, "peers names other gateways, but the network file has none: whoever it names is refused",
-			"make a network file with all of them (hedgerow network create) and join it", false})
 	}
 	var all []Finding
 	if b.status != nil {
@@ -67,6 +70,7 @@ func (d *Doctor) peers(ctx context.Context, b *box) []Finding {
 // does not hear.
 func (d *Doctor) askedPeers(ctx context.Context, b *box) (all []Finding, silent int) {
 	var answer struct {
+		Bus   struct{ LastRefused *struct{ Time, Why string } }
 		Items []struct {
 			Name, LastSeen, ShunnedUntil string
 			Up                           bool
@@ -99,6 +103,11 @@ func (d *Doctor) askedPeers(ctx context.Context, b *box) (all []Finding, silent 
 			silent++
 		}
 		all = append(all, f)
+	}
+	// Who is all there needs nobody that was refused.
+	if r := answer.Bus.LastRefused; r != nil && silent > 0 {
+		all = append(all, Finding{peersCheck, VerdictWarn, "a connection was refused at " + r.Time + ": " + short(r.Why),
+			"if that is a gateway which has joined a newer epoch, join its network file here too; if it is a worker, list its key in powfarm.remote.workers", false})
 	}
 	return all, silent
 }
@@ -146,7 +155,7 @@ func routeFinding(route string, cfg bus.Config, f *network.File, key ed25519.Pub
 		out.Advice = "take it out of peers.routes, and name the other gateways there"
 	case refused:
 		out.Found = fmt.Sprintf("%s is %s, which refuses this gateway's key", route, name)
-		out.Advice = "the network file there does not have this gateway with this key: compare it with this one's (hedgerow network show), and join the newest epoch there or here"
+		out.Advice = "the network file there does not have this gateway with this key, as before the epoch that took it in: compare the epochs (hedgerow network show), and join the newest one there or here"
 	default:
 		out.Verdict, out.Found = VerdictOK, route+" is "+name
 	}

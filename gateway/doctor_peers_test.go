@@ -148,19 +148,55 @@ func TestAGatewayThatRunsIsAskedForItsPeers(t *testing.T) {
 		{`{"name":"south","up":false,"lastSeen":"2026-11-22T10:15:04Z"}`, VerdictWarn, "last heard of at 2026-11-22T10:15:04Z", 1},
 		{`{"name":"south","up":true,"shunnedUntil":"2026-11-22T10:15:04Z"}`, VerdictBad, "not listened to until 2026-11-22T10:15:04Z", 0},
 	} {
+		refused := json.RawMessage(`{"lastRefused":{"time":"2026-11-22T10:15:04Z","why":"the key 0xab is not one of the network"}}`)
 		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if r.URL.Path != "/api/hedgerow/v1/peers" {
 				t.Errorf("asked for %s", r.URL)
 			}
-			_ = json.NewEncoder(w).Encode(map[string]any{"items": []any{json.RawMessage(tt.peer)}})
+			_ = json.NewEncoder(w).Encode(map[string]any{"bus": refused, "items": []any{json.RawMessage(tt.peer)}})
 		}))
 		all := d.peers(t.Context(), &box{address: s.Listener.Addr().String(), status: &runningStatus{}})
 		s.Close()
-		if len(all) != 1+tt.others {
+		if len(all) != 1+2*tt.others {
 			t.Fatalf("%s: findings %+v", tt.peer, all)
+		}
+		if tt.others > 0 && (!strings.Contains(all[1].Found, "0xab is not one of the network") || !strings.Contains(all[1].Advice, "newer epoch")) {
+			t.Errorf("a refused key is found %+v", all[1])
 		}
 		if f := all[0]; f.Verdict != tt.verdict || !strings.Contains(f.Found, tt.text) || (f.Advice == "") != (tt.verdict == VerdictOK) {
 			t.Errorf("%s is found %+v, want %s %q", tt.peer, f, tt.verdict, tt.text)
 		}
 	}
+}
+
+func TestAGatewayThatCannotMeetOthersSaysSo(t *testing.T) {
+	cfg := testSandbox(t, t.TempDir(), "peers.listen=127.0.0.1:0", "powfarm.workers=0", "shutdown.drain=0s")
+	d := doctorOf(t, cfg)
+	if texts := Cautions(cfg); len(texts) != 2 || !strings.Contains(texts[0], "no network file yet") || texts[1] != noProver {
+		t.Errorf("before the first start: %q", texts)
+	}
+	want(t, d.proofOfWork(t.Context(), &box{}), "proof_of_work", VerdictBad, "stored and wait")
+	g := start(t, cfg)
+	if err := g.publish("readings/probe-1/count", "1"); err != nil {
+		t.Fatal(err)
+	}
+	if texts := Cautions(cfg); len(texts) != 2 || !strings.Contains(texts[0], "has this one alone") {
+		t.Errorf("afterwards: %q", texts)
+	}
+	if all := metNobody(&cfg, g.home.network); len(all) != 1 || all[0].Name != "network_of_one" {
+		t.Errorf("alarms %+v", all)
+	}
+	all := d.Examine(t.Context())
+	want(t, all, "peers", VerdictWarn, "hedgerow network create")
+	want(t, all, "proof_of_work", VerdictBad, "no worker searches, here or on another box: 1 reading in no block")
+
+	cfg = testSandbox(t, t.TempDir())
+	if texts := Cautions(cfg); len(texts) > 0 {
+		t.Errorf("a sandbox: %q", texts)
+	}
+	f := newFederation(t, "north", "south")
+	d = doctorOfNorth(t, f, "peers.listen=127.0.0.1:0", "powfarm.workers=0")
+	want(t, d.proofOfWork(t.Context(), &box{}), "proof_of_work", VerdictBad, "")
+	d = doctorOfNorth(t, f, "peers.listen=127.0.0.1:0", "powfarm.workers=0", "powfarm.remote.use=true")
+	want(t, d.proofOfWork(t.Context(), &box{}), "proof_of_work", VerdictOK, "other boxes")
 }

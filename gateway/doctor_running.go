@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/hedgerow-iot/hedgerow/gateway/admin"
+	"github.com/hedgerow-iot/hedgerow/ledger/network"
 )
 
 // askTime is how long a gateway that runs may take to say how it is.
@@ -22,6 +23,9 @@ type runningStatus struct {
 	Ready     bool
 	NotReady  string
 	Listeners []admin.Listener
+	PoW       struct{ Workers int }
+	Workers   []struct{ Alive bool } // on other boxes
+	Backlog   struct{ Stored, Batched uint64 }
 }
 
 func (d *Doctor) askStatus(ctx context.Context, b *box) (*runningStatus, error) {
@@ -114,6 +118,36 @@ func (d *Doctor) runningStores(ctx context.Context, b *box) []Finding {
 		all = append(all, f)
 	}
 	return all
+}
+
+// proofOfWork looks whether there is anybody to search.
+func (d *Doctor) proofOfWork(_ context.Context, b *box) []Finding {
+	f := Finding{Check: "proof_of_work", Verdict: VerdictBad, Advice: "set powfarm.workers to auto, or start a worker whose key is in powfarm.remote.workers"}
+	if b.status == nil {
+		file, _ := network.Load(d.Config.networkPath()) // what is wrong with it, a check of its own says
+		switch c := &d.Config; {
+		case c.Powfarm.Workers != 0:
+			return nil // bench pow says how fast they are
+		case asksOthers(c, file):
+			f.Verdict, f.Found = VerdictOK, "powfarm.workers is 0: other boxes are asked"
+			f.Advice = ""
+		default:
+			f.Found = noProver
+		}
+		return one(f)
+	}
+	s, alive := b.status, 0
+	for _, w := range s.Workers {
+		if w.Alive {
+			alive++
+		}
+	}
+	waiting := s.Backlog.Stored + s.Backlog.Batched
+	if f.Found = "no worker searches, here or on another box: " + counted(waiting, "reading") + " in no block"; s.PoW.Workers+alive > 0 {
+		f.Verdict, f.Advice = VerdictOK, ""
+		f.Found = fmt.Sprintf("%s here, %d on other boxes", counted(uint64(s.PoW.Workers), "worker"), alive)
+	}
+	return one(f)
 }
 
 // listeners looks whether each address of the configuration can be listened

@@ -190,6 +190,9 @@ func (g *Gateway) Run(ctx context.Context, now <-chan struct{}) error {
 	for _, w := range warnings(&g.cfg) {
 		g.log.Warn("configuration allows what is not safe", "alarm", w.Name, "text", w.Text)
 	}
+	if text := lonely(&g.cfg, g.home.network); text != "" {
+		g.log.Warn("no other gateway can be met", "text", text)
+	}
 	for _, protocol := range admitNobody(&g.cfg) {
 		g.log.Warn("no device is admitted", "protocol", protocol, "unless", protocol+".anonymous: true")
 	}
@@ -198,6 +201,10 @@ func (g *Gateway) Run(ctx context.Context, now <-chan struct{}) error {
 	}
 	err := storeError(g.stages.run(ctx, now, duration(g.cfg.Shutdown.Drain), g.log))
 	_ = os.Remove(g.cfg.runningPath())
+	waiting := g.Stats().Backlog
+	if n := waiting.Stored + waiting.Batched; n > 0 && err == nil {
+		g.log.Warn("readings are in no block yet; they are kept, and attached after the next start", "readings", n)
+	}
 	if err = errors.Join(err, g.Close()); err == nil {
 		g.log.Info("gateway stopped")
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/hedgerow-iot/hedgerow/batching/reading"
 	"github.com/hedgerow-iot/hedgerow/gateway/admin"
 	"github.com/hedgerow-iot/hedgerow/ledger/api"
+	"github.com/hedgerow-iot/hedgerow/ledger/network"
 	"github.com/hedgerow-iot/hedgerow/powfarm"
 )
 
@@ -131,8 +132,10 @@ func (s *stages) handler(g *Gateway) (http.Handler, error) {
 		Name: cfg.Name, Version: version, Token: g.home.token, Network: g.home.network,
 		Settings:  func() any { return settings(cfg) },
 		Listeners: func() []admin.Listener { return adminListeners(g.sockets.named) },
-		Warnings:  func() []admin.Alarm { return append(warnings(cfg), s.restoring()...) },
-		Clock:     newClock(),
+		Warnings: func() []admin.Alarm {
+			return append(append(warnings(cfg), metNobody(cfg, g.home.network)...), s.restoring()...)
+		},
+		Clock: newClock(),
 	}, src, g.log.With("stage", "admin"))
 	if err != nil {
 		return nil, err
@@ -222,6 +225,14 @@ func warnings(cfg *Config) []admin.Alarm {
 		add("anonymous_devices", "coap.anonymous: devices are admitted without login")
 	}
 	return all
+}
+
+// metNobody is the alarm of a gateway that looks for others in a network of one.
+func metNobody(cfg *Config, f *network.File) []admin.Alarm {
+	if text := lonely(cfg, f); text != "" {
+		return []admin.Alarm{{Name: "network_of_one", Text: text}}
+	}
+	return nil
 }
 
 // frontEnds are the figures of the protocols that are served.

@@ -218,6 +218,13 @@ func (a *fakeArchive) Latest(gateway, without, device, after string, limit int) 
 
 func (a *fakeArchive) Gateways() []string { return []string{"old-1"} }
 
+func (a *fakeArchive) Alarms() (all []archive.Alarm, err error) {
+	for range a.alarms {
+		all = append(all, archive.Alarm{Gateway: "mill"})
+	}
+	return all, nil
+}
+
 func (a *fakeArchive) Stats() archive.Stats {
 	return archive.Stats{
 		Position: uint64(len(a.items)), Alarms: a.alarms, Batches: 21, Readings: 22, Duplicates: 23, Conflicts: 24,

@@ -18,6 +18,7 @@ type Archive interface {
 	ByID(gateway string, seq uint64) (archive.Item, error)
 	Latest(gateway, without, device, after string, limit int) (items []archive.Item, next string, err error)
 	Gateways() []string
+	Alarms() ([]archive.Alarm, error)
 	Stats() archive.Stats
 }
 

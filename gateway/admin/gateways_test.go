@@ -222,11 +222,11 @@ func TestLatestOfOtherGateways(t *testing.T) {
 
 func TestEvidenceIsAnAlarm(t *testing.T) {
 	b := newBox(t, Config{})
-	if w := b.get("/api/hedgerow/v1/status"); strings.Contains(w.Body.String(), "signed twice") {
+	if w := b.get("/api/hedgerow/v1/status"); strings.Contains(w.Body.String(), "signed_twice") {
 		t.Errorf("status without evidence: %s", w.Body)
 	}
 	b.archive.alarms = 2
-	if w := b.get("/api/hedgerow/v1/status"); !strings.Contains(w.Body.String(), `"signed twice"`) {
-		t.Errorf("status with evidence: %s", w.Body)
+	if text := b.alarmsNow(t).text("signed_twice"); !strings.HasPrefix(text, "mill signed") || !strings.Contains(text, "in 2 blocks") {
+		t.Errorf("alarm with evidence: %q", text)
 	}
 }

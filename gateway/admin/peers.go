@@ -153,16 +153,19 @@ func peerAlarms(q quorum, ps *peer.Stats, bs *bus.Status, now time.Time) (out []
 	}
 	for i := range ps.Members {
 		if m := &ps.Members[i]; !m.ShunnedUntil.IsZero() {
-			out = append(out, Alarm{"peer shunned", fmt.Sprintf("%s sent what no sound gateway sends and is not listened to until %s; GET peers has the counts",
+			out = append(out, Alarm{"peer_shunned", fmt.Sprintf("%s sent what no sound gateway sends and is not listened to until %s; GET peers has the counts",
 				m.Name, timeText(m.ShunnedUntil.UnixMilli()))})
 		}
 	}
 	if !bs.RefusedAt.IsZero() && now.Sub(bs.RefusedAt) < refusedLately {
-		out = append(out, Alarm{"handshake", fmt.Sprintf("a NATS connection was refused at %s, as %d since the start: %s",
-			timeText(bs.RefusedAt.UnixMilli()), bs.Refused, bs.RefusedWhy)})
+		out = append(out, Alarm{"handshake", fmt.Sprintf("a NATS connection was refused at %s, as %d since the start: %s. %s",
+			timeText(bs.RefusedAt.UnixMilli()), bs.Refused, bs.RefusedWhy, whoIsRefused)})
 	}
 	return out
 }
+
+// whoIsRefused is what an unknown key may mean.
+const whoIsRefused = "A gateway of a newer epoch? Join its network file here. A worker? Its key belongs into powfarm.remote.workers"
 
 // someOf lists the first of the names.
 func someOf(names []string) string {

@@ -111,7 +111,7 @@ func TestTroubleInTheFederationIsAnAlarm(t *testing.T) {
 		t.Fatalf("alarms of a gateway alone: %+v", st.Alarms)
 	}
 	b.site()
-	if text := b.alarmsNow(t).text("peer shunned"); !strings.HasPrefix(text, "silo ") || !strings.Contains(text, "until 2121-") {
+	if text := b.alarmsNow(t).text("peer_shunned"); !strings.HasPrefix(text, "silo ") || !strings.Contains(text, "until 2121-") {
 		t.Errorf("silo is shunned: %q", text)
 	}
 	for _, tt := range []struct {
@@ -120,7 +120,7 @@ func TestTroubleInTheFederationIsAnAlarm(t *testing.T) {
 	}{
 		{fakeBus{Mode: bus.External}, "nats", "peers.url"},
 		{fakeBus{Mode: bus.Embedded}, "nats", "embedded"},
-		{fakeBus{Connected: true, Refused: 7, RefusedAt: time.Now(), RefusedWhy: "a wrong key"}, "handshake", "7 since the start: a wrong key"},
+		{fakeBus{Connected: true, Refused: 7, RefusedAt: time.Now(), RefusedWhy: "a wrong key"}, "handshake", "7 since the start: a wrong key. A gateway of a newer epoch? Join"},
 		{fakeBus{Connected: true, Refused: 7, RefusedAt: time.Now().Add(-time.Hour)}, "handshake", ""},
 	} {
 		*b.bus = tt.bus

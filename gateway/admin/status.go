@@ -2,7 +2,9 @@ package admin
 
 import (
 	"encoding/hex"
+	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -184,7 +186,7 @@ func (h *Handler) alarms(bs batching.Stats, quality reading.Clock) []Alarm {
 		out = append(out, Alarm{"journal", "the journal was found behind the replica, as after a restore or a loss; readings it had acknowledged may be missing"})
 	}
 	if n := h.src.Archive.Stats().Alarms; n > 0 {
-		out = append(out, Alarm{"signed twice", strconv.Itoa(n) + " blocks hold readings that their gateway had signed with the same numbers and other content; its key or a copy of its journal is in use elsewhere"})
+		out = append(out, Alarm{"signed_twice", h.signedTwice(n)})
 	}
 	if h.src.Farm.Stats().Workers == 0 && !h.helped() && bs.Backlog.Stored+bs.Backlog.Batched > 0 {
 		out = append(out, Alarm{"powfarm", "readings wait for proof of work and there is no worker"})
@@ -193,6 +195,28 @@ func (h *Handler) alarms(bs batching.Stats, quality reading.Clock) []Alarm {
 		out = append(out, h.cfg.Warnings()...)
 	}
 	return out
+}
+
+// signedTwice says whose blocks contradict one another.
+func (h *Handler) signedTwice(n int) string {
+	var names []string
+	found, err := h.src.Archive.Alarms()
+	for _, a := range found {
+		names = append(names, a.Gateway)
+	}
+	slices.Sort(names)
+	who := "a gateway"
+	if names = slices.Compact(names); err == nil && len(names) > 0 {
+		who = someOf(names)
+	}
+	return fmt.Sprintf("%s signed the same reading numbers with other content, in %s; that key or a copy of that journal is in use elsewhere", who, blocksOf(n))
+}
+
+func blocksOf(n int) string {
+	if n == 1 {
+		return "1 block"
+	}
+	return strconv.Itoa(n) + " blocks"
 }
 
 // A digests keeps the replica's last digest. The ledger computes it by a walk

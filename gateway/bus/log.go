@@ -75,7 +75,7 @@ func (s *serverLog) Noticef(format string, v ...any) {
 	s.log.Debug("nats server", "text", text)
 	address, rest, _ := strings.Cut(text, " - ")
 	if strings.HasSuffix(rest, routeClosed) && s.limited.often("route closed "+address) {
-		s.log.Warn("route is closed by the other side each time that it is made; hedgerow doctor says whether it refuses this gateway's key", "address", address)
+		s.log.Warn("route is closed by the other side each time that it is made; hedgerow doctor says whether it refuses this gateway's key, as one does whose network file is older", "address", address)
 	}
 }
 func (s *serverLog) Warnf(format string, v ...any) { s.warn(line(format, v)) }
@@ -153,8 +153,13 @@ func (s *serverLog) routeDown(attempt, why any) {
 	if e, ok := why.(error); ok && errors.As(e, &op) && op.Addr != nil {
 		address, err = op.Addr.String(), op.Err.Error()
 	}
-	if s.limited.allow("route down " + address) {
-		s.log.Info("route is down, dialled until it is up", "address", address, "err", err[:min(len(err), maxLogLine)])
+	err = err[:min(len(err), maxLogLine)]
+	const text = "route is down, dialled until it is up"
+	switch {
+	case address == "" && s.limited.allow("route down "+err): // its name has no address: the error tells it
+		s.log.Info(text, "err", err)
+	case address != "" && s.limited.allow("route down "+address):
+		s.log.Info(text, "address", address, "err", err)
 	}
 }
 
@@ -167,10 +172,18 @@ func (s *serverLog) warn(text string) {
 	if host != "" {
 		thing = host + " " + text[:min(len(text), 24)] // what follows may be the other side's
 	}
-	if s.limited.allow(thing) {
-		s.log.Warn("nats server", "address", host, "err", text)
+	if !s.limited.allow(thing) {
+		return
 	}
+	if strings.Contains(text, strangeKey) {
+		s.log.Warn("handshake refused; join the newer network file here if it is a gateway's, list the key in powfarm.remote.workers if it is a worker's", "address", host, "err", text)
+		return
+	}
+	s.log.Warn("nats server", "address", host, "err", text)
 }
+
+// strangeKey is in the error of a handshake with a key that may not connect.
+const strangeKey = "is not one of the network"
 
 func line(format string, v []any) string {
 	text := fmt.Sprintf(format, v...)

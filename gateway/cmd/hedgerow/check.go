@@ -22,6 +22,9 @@ func (c *checkCmd) Run(e *env) error {
 	case err != nil && !errors.As(err, &problems):
 		return usageError{err}
 	case !c.JSON && err == nil:
+		for _, text := range c.cautions() {
+			fmt.Fprintf(e.stderr, "%s: warning: %s\n", c.Config, text)
+		}
 		_, err := fmt.Fprintf(e.stdout, "%s is valid\n", c.Config)
 		return err
 	case !c.JSON:
@@ -31,13 +34,22 @@ func (c *checkCmd) Run(e *env) error {
 	for _, p := range problems {
 		out = append(out, problemJSON(p))
 	}
-	if jsonErr := json.NewEncoder(e.stdout).Encode(map[string]any{"valid": err == nil, "problems": out}); jsonErr != nil {
+	if jsonErr := json.NewEncoder(e.stdout).Encode(map[string]any{"valid": err == nil, "problems": out, "warnings": c.cautions()}); jsonErr != nil {
 		return jsonErr
 	}
 	if err != nil {
 		return printed{err}
 	}
 	return nil
+}
+
+// cautions are what a valid configuration is unlikely to mean.
+func (c *checkCmd) cautions() []string {
+	cfg, err := gateway.Load(c.Config, c.Set)
+	if err != nil {
+		return []string{}
+	}
+	return append([]string{}, gateway.Cautions(cfg)...)
 }
 
 // problemJSON is a problem as `check --json` prints it.
