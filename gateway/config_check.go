@@ -159,7 +159,7 @@ func nearest(word string, words []string) string {
 
 func (d *decoder) names(c *Config) {
 	if !validName(c.Name) {
-		d.refuse("name", "%q is not a name: it takes 1 to 32 letters, digits, dots, underscores and hyphens", clip(c.Name))
+		d.refuse("name", "%s", notAName(c.Name))
 	}
 	if c.DataDir == "" {
 		d.refuse("data_dir", "is empty; it takes a directory")
@@ -178,6 +178,10 @@ func (d *decoder) kernel(c *Config) {
 	if !slices.Contains(usable, c.Powfarm.Kernel) {
 		d.refuse("powfarm.kernel", "%s does not run on this machine; usable are %s", clip(c.Powfarm.Kernel), strings.Join(usable, ", "))
 	}
+}
+
+func notAName(s string) string {
+	return fmt.Sprintf("%q is not a name: it takes 1 to 32 letters, digits, dots, underscores and hyphens", clip(s))
 }
 
 // validName reports whether s can name a gateway (contract §2).

@@ -110,6 +110,10 @@ func (d *Doctor) look(ctx context.Context) (*box, error) {
 func one(f Finding) []Finding { return []Finding{f} }
 
 func (d *Doctor) configuration(context.Context, *box) []Finding {
+	if d.File == "" && !exists(d.Config.Home) {
+		return one(Finding{"configuration", VerdictWarn, "there is no sandbox in " + d.Config.Home,
+			"hedgerow run --sandbox makes one there; a gateway with a configuration is examined with --config FILE", false})
+	}
 	if d.File == "" {
 		return one(Finding{Check: "configuration", Verdict: VerdictOK, Found: "sandbox in " + d.Config.Home})
 	}
@@ -146,16 +150,22 @@ func (d *Doctor) identity(context.Context, *box) []Finding {
 		f.Advice = "put the key back from its copy; without it this gateway cannot sign for its name any more"
 	default:
 		f.Verdict, f.Found = VerdictBad, err.Error()
-		f.Advice = secretAdvice(s)
+		f.Advice = secretAdvice(s, err)
 	}
 	return one(f)
 }
 
-func secretAdvice(s Secret) string {
-	if s.Scheme == "file" && tooOpen(s.Ref) {
+// asItsUser is the advice to whoever may not see what the gateway sees.
+const asItsUser = "ask as the gateway's user; if that is this one, give it the right to read"
+
+func secretAdvice(s Secret, err error) string {
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return asItsUser
+	case s.Scheme == "file" && tooOpen(s.Ref):
 		return "take the right to read it from others, as doctor --repair does, and consider who may have read it"
 	}
-	return "make it readable for the gateway's user, and ask as that user"
+	return "put the right one there, readable for the gateway's user"
 }
 
 // tooOpen reports whether others may read or write the file.
@@ -179,7 +189,7 @@ func (d *Doctor) adminToken(_ context.Context, b *box) []Finding {
 	case s.Scheme == "file" && errors.Is(err, fs.ErrNotExist):
 		f.Found = s.Ref + " is made at the next start"
 	default:
-		f.Verdict, f.Found, f.Advice = VerdictBad, err.Error(), secretAdvice(s)
+		f.Verdict, f.Found, f.Advice = VerdictBad, err.Error(), secretAdvice(s, err)
 	}
 	return one(f)
 }
@@ -192,6 +202,8 @@ func (d *Doctor) network(context.Context, *box) []Finding {
 	case errors.Is(err, fs.ErrNotExist) && d.Config.Network == "" && !exists(filepath.Join(string(d.Config.DataDir), "ledger")):
 		out.Found = path + " is made at the first start: a network of one"
 		return one(out)
+	case errors.Is(err, fs.ErrPermission):
+		return one(Finding{"network", VerdictBad, err.Error(), asItsUser, false})
 	case err != nil:
 		out.Verdict, out.Found = VerdictBad, err.Error()
 		out.Advice = "put the network file back; every member of the network has it"
@@ -232,6 +244,8 @@ func counted[N int | uint64](n N, thing string) string {
 func (d *Doctor) stores(ctx context.Context, b *box) []Finding {
 	dir := string(d.Config.DataDir)
 	switch {
+	case b.unseen && b.status == nil:
+		return uncheckedStores("this user may not look into "+dir, "")
 	case b.address != "":
 		return d.runningStores(ctx, b)
 	case b.pid != 0:

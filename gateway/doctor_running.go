@@ -49,6 +49,8 @@ var errNoToken = errors.New("cannot be asked without the admin token")
 func (d *Doctor) unasked(b *box, err error) Finding {
 	f := Finding{Check: "gateway", Verdict: VerdictBad, Found: "it runs, but " + err.Error()}
 	switch {
+	case b.unseen && errors.Is(err, errNoToken):
+		f.Found, f.Advice = "only its user sees whether it runs", "ask as the gateway's user"
 	case b.unseen:
 		f.Found = "only its user sees whether it runs; what is at " + b.address + " " + err.Error()
 		f.Advice = "ask as the gateway's user"

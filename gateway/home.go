@@ -131,7 +131,7 @@ func checkMember(f *network.File, name string, key ed25519.PublicKey, path strin
 	}
 	for _, g := range f.Gateways {
 		if g.Name == name {
-			return fmt.Errorf("%s has another key for %s: this is not the identity that its stores were made with", path, name)
+			return fmt.Errorf("%s has another key for %s, %v; the identity key here is %v", path, name, g.PublicKey, network.PublicKey(key))
 		}
 	}
 	const most = 5

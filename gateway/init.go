@@ -33,8 +33,8 @@ api: {token: file:admin.token}
 // kept; made has the paths of what was not. The error is of type [Problems]
 // when the name is not one.
 func Init(dir, name string) (made []string, err error) {
-	if _, err := Parse(configName, fmt.Appendf(nil, "name: %q\n", name), nil); err != nil {
-		return nil, err
+	if !validName(name) {
+		return nil, Problems{{File: "--name", Text: notAName(name)}}
 	}
 	path := func(name string) string { return filepath.Join(dir, name) }
 	note := func(name string, isMade bool, err error) error {

@@ -11,7 +11,7 @@ import (
 type initCmd struct {
 	Dir            string `default:"." help:"Directory for the files."`
 	Name           string `help:"Name of this gateway in its network (default: the host's name)."`
-	NonInteractive bool   `help:"Ask nothing."`
+	NonInteractive bool   `help:"Ask nothing; to be given, as this version has no questions."`
 }
 
 // Run writes the files and says how to go on.

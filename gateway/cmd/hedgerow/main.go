@@ -109,6 +109,9 @@ func (e *env) report(err error) int {
 		fmt.Fprintln(e.stderr, problems.Error())
 	default:
 		e.printError(err)
+		if errors.Is(err, gateway.ErrStore) {
+			fmt.Fprintln(e.stderr, "hedgerow doctor, with the same --config or --data, says what to do; --repair replaces a damaged ledger")
+		}
 	}
 	var usage usageError
 	switch {

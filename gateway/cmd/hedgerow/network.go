@@ -65,7 +65,7 @@ type networkCreateCmd struct {
 	Name     string   `required:"" help:"Name of the network: letters, digits, dots, underscores and hyphens."`
 	Out      string   `required:"" placeholder:"FILE" help:"Where to write the file; it must not be there yet."`
 	Operator []string `placeholder:"PUBFILE=GATEWAY,…" sep:"none" help:"A key that may sign the next epochs for these gateways (repeatable)."`
-	Gateways []string `arg:"" placeholder:"GATEWAY=PUBFILE[:WEIGHT]" help:"The members, each with its identity.pub and perhaps the weight of its votes (1)."`
+	Gateways []string `arg:"" placeholder:"GATEWAY=PUBFILE[:WEIGHT]" help:"The members, each as GATEWAY=PUBFILE[:WEIGHT]: its identity.pub, and the weight of its votes (1)."`
 }
 
 // Run writes the genesis of a network.
@@ -93,7 +93,7 @@ func (c *networkCreateCmd) Run(e *env) error {
 type networkAddCmd struct {
 	draftFlags
 	Operator []string `placeholder:"PUBFILE=GATEWAY,…" sep:"none" help:"A key that may sign later epochs for these gateways (repeatable)."`
-	Gateways []string `arg:"" placeholder:"GATEWAY=PUBFILE[:WEIGHT]" help:"The new members."`
+	Gateways []string `arg:"" placeholder:"GATEWAY=PUBFILE[:WEIGHT]" help:"The new members, each as GATEWAY=PUBFILE[:WEIGHT]: its identity.pub, and the weight of its votes (1)."`
 }
 
 // Run drafts the next epoch.
@@ -117,7 +117,7 @@ func (c *networkAddCmd) Run(e *env) error {
 
 type networkRemoveCmd struct {
 	draftFlags
-	Gateways []string `arg:"" placeholder:"GATEWAY" help:"The members that leave."`
+	Gateways []string `arg:"" placeholder:"GATEWAY" help:"Names of the members that leave."`
 }
 
 // Run drafts the next epoch.
@@ -134,7 +134,7 @@ func (c *networkRemoveCmd) Run(e *env) error {
 
 type networkWeightCmd struct {
 	draftFlags
-	Weights []string `arg:"" placeholder:"GATEWAY=WEIGHT" help:"Members and the new weights of their votes."`
+	Weights []string `arg:"" placeholder:"GATEWAY=WEIGHT" help:"Members and the new weights of their votes, each as GATEWAY=WEIGHT."`
 }
 
 // Run drafts the next epoch.

@@ -15,14 +15,17 @@ import (
 const defaultHome = "hedgerow-data"
 
 type runCmd struct {
-	Config  string   `placeholder:"FILE" xor:"how" required:"" help:"Configuration file."`
-	Sandbox bool     `xor:"how" required:"" help:"No configuration: a network of one on loopback, devices without login."`
+	Config  string   `placeholder:"FILE" xor:"how" help:"Configuration file; this or --sandbox."`
+	Sandbox bool     `xor:"how" help:"No configuration: a network of one on loopback, devices without login."`
 	Data    string   `placeholder:"DIR" help:"Directory of the sandbox (default ./hedgerow-data)."`
 	Set     []string `placeholder:"KEY=VALUE" sep:"none" help:"Override a key of the configuration (repeatable; lists comma-separated)."`
 }
 
 // Run runs the gateway until a signal or a failure.
 func (c *runCmd) Run(e *env) error {
+	if c.Config == "" && !c.Sandbox {
+		return usagef("say --config FILE, or --sandbox")
+	}
 	if c.Data != "" && !c.Sandbox {
 		return usagef("--data goes with --sandbox; a configuration says data_dir")
 	}

@@ -24,10 +24,10 @@ type workerCmd struct {
 	NATS        string   `name:"nats" required:"" placeholder:"URL" help:"Where the gateways are reached, e.g. tls://10.0.0.8:4222 (repeat addresses with commas)."`
 	CA          string   `name:"ca" placeholder:"FILE" help:"Certificates of the authority (PEM) of a NATS cluster, when the system does not know it."`
 	Credentials string   `placeholder:"FILE" help:"This worker's credentials at a NATS cluster: a .creds file or the seed of an nkey; or env:NAME, credential:NAME."`
-	Identity    string   `default:"worker.key" placeholder:"FILE" help:"Private key of this worker; made when it is not there."`
-	Network     string   `placeholder:"FILE" xor:"net" required:"" help:"Network file: its members may ask."`
-	Genesis     string   `placeholder:"HASH" xor:"net" required:"" help:"Hash of the network's first file, in the place of the file; with --gateway."`
-	Gateway     []string `placeholder:"[NAME=]KEY" sep:"none" help:"A gateway that may ask, by public key (0x and hex digits, or a file such as identity.pub); repeatable. Default: all members."`
+	Identity    string   `default:"worker.key" placeholder:"FILE" help:"Private key of this worker (default ${default}); made when it is not there."`
+	Network     string   `placeholder:"FILE" xor:"net" help:"Network file: its members may ask. This or --genesis is needed."`
+	Genesis     string   `placeholder:"HASH" xor:"net" help:"Hash of the network's first file, in the place of the file; with --gateway."`
+	Gateway     []string `placeholder:"[NAME=]KEY" sep:"none" help:"A gateway that may ask (repeatable; default: all members). KEY is its public key, 0x and hex digits, or a file of it such as identity.pub."`
 	Threads     int      `placeholder:"N" help:"Searches at once (default: all processors)."`
 	Kernel      string   `default:"auto" help:"Kernel of the search."`
 	Name        string   `help:"Name shown at the gateways (default: the host's name)."`
@@ -155,6 +155,9 @@ func (c *workerCmd) gateways() (genesis [32]byte, all []remote.Peer, err error) 
 			return genesis, nil, fmt.Errorf("--gateway: %w", err)
 		}
 		all = append(all, p)
+	}
+	if c.Network == "" && c.Genesis == "" {
+		return genesis, nil, errors.New("say --network FILE, or --genesis HASH with --gateway")
 	}
 	if c.Network == "" {
 		digits, ok := strings.CutPrefix(c.Genesis, "0x")
