@@ -125,8 +125,8 @@ func (j *joining) run() (*Joined, error) {
 	case j.file.NetworkName == old.NetworkName:
 		return nil, follows
 	case len(old.Gateways) > 1:
-		return nil, fmt.Errorf("this gateway is in the network %s of %d gateways, which it would leave; take it out there first, and start with an empty data directory: %w",
-			old.NetworkName, len(old.Gateways), follows)
+		return nil, fmt.Errorf("this gateway is in the network %s of %s, which it would leave; take it out there first, and start with an empty data directory: %w",
+			old.NetworkName, counted(len(old.Gateways), "gateway"), follows)
 	}
 	if err := j.signed(); err != nil {
 		return nil, err
@@ -236,5 +236,5 @@ func readOnly(dir string) error {
 // String says what was joined.
 func (j *Joined) String() string {
 	hash := j.Network.Hash()
-	return fmt.Sprintf("network %s, epoch %d, %d gateways, hash 0x%s", j.Network.NetworkName, j.Network.Epoch, len(j.Network.Gateways), hex.EncodeToString(hash[:]))
+	return fmt.Sprintf("network %s, epoch %d, %s, hash 0x%s", j.Network.NetworkName, j.Network.Epoch, counted(len(j.Network.Gateways), "gateway"), hex.EncodeToString(hash[:]))
 }
