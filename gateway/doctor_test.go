@@ -111,7 +111,10 @@ func TestAGatewayThatDoesNotAnswerIsBad(t *testing.T) {
 
 func TestAGatewayThatRunsWithAnotherTokenIsBad(t *testing.T) {
 	cfg := testSandbox(t, t.TempDir())
-	start(t, cfg)
+	g := start(t, cfg)
+	if err := g.publish("readings/probe-1/count", "1"); err != nil { // it serves
+		t.Fatal(err)
+	}
 	path := cfg.API.Token.Ref
 	if err := os.WriteFile(path, []byte("another-token-of-32-characters-x\n"), 0o600); err != nil {
 		t.Fatal(err)
