@@ -14,8 +14,11 @@ const (
 	flushSize = 4096
 	// flushLate is when Append indexes the tail itself, because Run is late.
 	flushLate = 4 * flushSize
-	// upkeepEvery is how often Run looks at disk and retention.
+	// upkeepEvery is how often Run looks at disk and retention, and
+	// upkeepIdle while nothing was appended for so long: an idle box should
+	// not be woken up.
 	upkeepEvery = 100 * time.Millisecond
+	upkeepIdle  = time.Second
 	// restAfter is how long nothing is appended before memory is given back:
 	// badger keeps up to eight of its builders' buffers, of some 10 MB each,
 	// and lets go of one every two seconds without a compaction.
@@ -29,7 +32,7 @@ const (
 // doubt and must end the process. Without Run, Append indexes by itself and
 // nothing is dropped.
 func (j *Journal) Run(ctx context.Context) error {
-	tick := time.NewTicker(upkeepEvery)
+	tick := time.NewTimer(upkeepEvery)
 	defer tick.Stop()
 	var rest rest
 	for {
@@ -63,6 +66,11 @@ func (j *Journal) Run(ctx context.Context) error {
 			if rest.due(j.appended(), time.Now()) {
 				debug.FreeOSMemory() // after a burst the collector has no reason to run
 			}
+			next := upkeepEvery
+			if time.Since(rest.since) > upkeepIdle {
+				next = upkeepIdle
+			}
+			tick.Reset(next)
 		}
 	}
 }

@@ -33,7 +33,7 @@ const newerPause = 10 * time.Minute
 
 // silentAfter is when a member that says nothing counts as down, for each of
 // the members that a frontier may go to.
-const silentAfter = 2 * time.Second
+const silentAfter = 5 * time.Second
 
 // A member is another gateway of the network.
 type member struct {

@@ -16,6 +16,8 @@ import (
 // although no frontier asks for it.
 const (
 	tellLeast, tellMost = 200 * time.Millisecond, 600 * time.Millisecond
+	tellIdle            = 2 * time.Second // while no block has come for idleAfter: then nobody lacks anything
+	idleAfter           = 20 * time.Second
 	gossipFirst         = 150 * time.Millisecond
 	walkAnyway          = 3 * time.Second
 	walkLongest         = 10 * time.Second // before another member has its turn
@@ -24,18 +26,28 @@ const (
 
 // tell sends the frontier to a random member, time and again until ctx ends.
 func (p *Peers) tell(ctx context.Context) error {
-	for wait(ctx, tellLeast+rand.N(tellMost-tellLeast)) {
-		m := p.members[rand.N(len(p.members))]
+	last, grew := p.replica.Position(), time.Now()
+	for {
+		pause := tellLeast + rand.N(tellMost-tellLeast)
+		if time.Since(grew) > idleAfter {
+			pause = tellIdle + rand.N(tellLeast)
+		}
+		if !wait(ctx, pause) {
+			return ctx.Err()
+		}
 		// The position is read first: a block that comes in between is among
 		// the tips, and not said to be known to who knows these tips.
 		own := frontier{store: p.replica.StoreID(), position: p.replica.Position(), restoring: p.restoring.Load()}
 		own.tips, own.all = p.replica.AllTips(maxTips)
+		if own.position != last {
+			last, grew = own.position, time.Now()
+		}
+		m := p.members[rand.N(len(p.members))]
 		frame := p.signer.seal(kindFrontier, m.PublicKey, nil, own.append(nil))
 		if err := p.conn.Publish(p.prefix+".peer."+m.PublicKey.SubjectID(), frame); err != nil {
 			p.log.Debug("frontier not sent", "peer", m.Name, "err", err)
 		}
 	}
-	return ctx.Err()
 }
 
 // learn takes in a member's frontier.
@@ -96,8 +108,8 @@ func (p *Peers) follow(ctx context.Context) error {
 	}
 }
 
-// longestUnwalked returns the member that is up and was walked longest ago, or
-// nil. Tips alone do not tell everything that a member has: those that are too
+// longestUnwalked returns, of the members that are up and may have what was not
+// walked yet, the one that was walked longest ago, or nil. Tips alone do not tell everything that a member has: those that are too
 // many for its pool are forgotten.
 func (p *Peers) longestUnwalked() (longest *member) {
 	now := time.Now()
@@ -108,7 +120,11 @@ func (p *Peers) longestUnwalked() (longest *member) {
 		}
 		m.mu.Lock()
 		walked := m.walked
+		done := !walked.IsZero() && m.cursor.store == m.frontier.store && m.cursor.at == m.frontier.position
 		m.mu.Unlock()
+		if done {
+			continue
+		}
 		if longest == nil || walked.Before(least) {
 			longest, least = m, walked
 		}
