@@ -145,6 +145,18 @@ func (r *runner) readings(n int) []testReading {
 	}
 }
 
+// attached waits until n readings were attached since the start, and reports
+// another number: counts follow what is listed.
+func (r *runner) attached(n uint64) {
+	r.t.Helper()
+	for end := time.Now().Add(10 * time.Second); r.Stats().Attached != n; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			r.t.Errorf("%d readings were attached since the start, want %d", r.Stats().Attached, n)
+			return
+		}
+	}
+}
+
 func (r *runner) publish(topic, payload string) error {
 	c := paho.NewClient(paho.NewClientOptions().AddBroker("tcp://" + r.address("mqtt")).
 		SetClientID("test").SetConnectRetry(false).SetAutoReconnect(false).SetConnectTimeout(10 * time.Second))
