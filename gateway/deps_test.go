@@ -43,11 +43,12 @@ func edges() map[string]row {
 		"ledger/stardust":  {"", crypto},
 		"powfarm/curl":     {"", sys},
 
-		"ledger/network": {"ledger/stardust", crypto},
-		"ledger":         {"ledger/stardust ledger/network powfarm/curl", crypto},
-		"ledger/store":   {"ledger ledger/stardust", badger + " " + sys},
-		"ledger/api":     {"ledger ledger/stardust ledger/network", ""},
-		"ledger/peer":    {"ledger ledger/stardust ledger/network", nats + " " + crypto + " " + sync},
+		"ledger/network":   {"ledger/stardust", crypto},
+		"ledger/consensus": {"ledger/stardust ledger/network", crypto},
+		"ledger":           {"ledger/stardust ledger/network powfarm/curl", crypto},
+		"ledger/store":     {"ledger ledger/stardust", badger + " " + sys},
+		"ledger/api":       {"ledger ledger/stardust ledger/network", ""},
+		"ledger/peer":      {"ledger ledger/stardust ledger/network", nats + " " + crypto + " " + sync},
 
 		"powfarm":        {"powfarm/curl", sys},
 		"powfarm/remote": {"powfarm powfarm/curl", nats + " " + crypto},

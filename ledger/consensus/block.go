@@ -1,0 +1,109 @@
+package consensus
+
+import (
+	"fmt"
+
+	"github.com/hedgerow-iot/hedgerow/ledger/network"
+	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
+)
+
+// A Kind says what a block means to consensus (§2).
+type Kind uint8
+
+// The kinds of blocks.
+const (
+	KindData        Kind = iota // tagged data, or nothing
+	KindTransaction             // moves value: has to wait as little as possible
+	KindVote
+	KindUpdate // a network file of a later epoch
+)
+
+// A Block is a block as consensus sees it: made by [State.Decode], which has
+// checked its signature.
+type Block struct {
+	ID      stardust.BlockID
+	Parents []stardust.BlockID // in the block's order
+	Kind    Kind
+	Vote    Vote          // of KindVote
+	Update  *network.File // of KindUpdate
+	// Third marks a payload block of somebody who is no member. It is local
+	// knowledge and slows the pace alone (§1).
+	Third bool
+}
+
+// Ordered is what a replica keeps of a block after a milestone ordered it.
+type Ordered struct {
+	Milestone uint32 // the index
+	Vote      bool
+	Claim     Claim // of a vote
+}
+
+// A View answers for blocks that were ordered before.
+type View interface {
+	// Ordered returns what is kept of a block; found is false if no
+	// milestone ordered it or if idHorizon has passed since. It knows the
+	// blocks of every milestone that [State.Add] has returned. An error ends
+	// the use of the State.
+	Ordered(id stardust.BlockID) (o Ordered, found bool, err error)
+}
+
+// A Ledger holds what transactions move.
+type Ledger interface {
+	// Apply applies the transaction of a block in the order of the
+	// milestone, and reports whether it was valid against the ledger; if not
+	// it changes nothing.
+	Apply(index, timestamp uint32, id stardust.BlockID) (included bool, err error)
+	// Root returns the ledgerRoot of §5 after what was applied.
+	Root() (root [32]byte, err error)
+}
+
+// Decode returns the block with what consensus needs of it. It checks all that
+// does not depend on parents: the layout of a vote, its gateway, signature and
+// nonce (§2). The error wraps [ErrInvalid] or [ErrFutureEpoch]. It costs one
+// signature check for a vote; whoever limits the rate of votes does it before.
+func (s *State) Decode(id stardust.BlockID, b *stardust.Block) (Block, error) {
+	out := Block{ID: id, Parents: b.Parents}
+	if b.Payload != nil && b.Payload.Type() == stardust.PayloadTransaction {
+		out.Kind = KindTransaction
+	}
+	data, ok := b.Payload.(*stardust.TaggedData)
+	if !ok {
+		return out, nil
+	}
+	switch string(data.Tag) {
+	case TagVote:
+		v, err := s.decodeVote(b, data.Data)
+		if err != nil {
+			return Block{}, err
+		}
+		out.Kind, out.Vote = KindVote, v
+	case TagUpdate:
+		// What is no network file is plain data: it can never end an epoch.
+		if f, err := network.Parse(data.Data); err == nil && f.Epoch > 0 {
+			out.Kind, out.Update = KindUpdate, f
+		}
+	}
+	return out, nil
+}
+
+func (s *State) decodeVote(b *stardust.Block, data []byte) (Vote, error) {
+	v, err := ParseVote(data)
+	if err != nil {
+		return v, err
+	}
+	if v.Epoch > s.cur.number {
+		return v, fmt.Errorf("%w: epoch %d, here it is %d", ErrFutureEpoch, v.Epoch, s.cur.number)
+	}
+	e := s.epochs[v.Epoch]
+	switch {
+	case int(v.Gateway) >= e.n:
+		return v, fmt.Errorf("%w: gateway %d of %d", ErrInvalid, v.Gateway, e.n)
+	case b.Nonce != 0:
+		return v, fmt.Errorf("%w: nonce %d, want 0", ErrInvalid, b.Nonce)
+	case v.HasSelf && int(v.SelfIndex) >= len(b.Parents):
+		return v, fmt.Errorf("%w: self parent %d of %d", ErrInvalid, v.SelfIndex, len(b.Parents))
+	case !v.verify(e.file.Gateways[v.Gateway].PublicKey[:], s.genesis, b.Parents):
+		return v, fmt.Errorf("%w: signature of gateway %d is wrong", ErrInvalid, v.Gateway)
+	}
+	return v, nil
+}

@@ -1,0 +1,48 @@
+// Package consensus is how gateways agree without a coordinator: from signed
+// votes in the DAG it derives rounds, decisions, one sequence of milestones and
+// the order in which the ledger applies transactions (consensus.md).
+//
+// It is the pure core: deterministic and incremental. It starts no goroutine,
+// reads no clock, no disk and no socket; what is stored it asks of a [View],
+// what transactions move of a [Ledger], and times are arguments. [State] is one
+// replica's knowledge, [Issuer] decides when its gateway votes, [Certificates]
+// collects the signatures that make milestones provable. The caller stores
+// blocks before it adds them, and milestones before it adds the next block.
+//
+// # What may be forgotten
+//
+// In memory there is a node per block that no milestone has ordered, and per
+// vote of a round from nextSlot-1 on. Of what is ordered the View keeps the
+// milestone index and, of a vote, its [Claim]: gateway, round and seen set, and
+// beyond what §8 lists the epoch and the merges, which the validity of a vote
+// above it depends on. Bodies are needed of the last two milestones and of what
+// is not ordered: with them [New] is brought to where it was.
+//
+// # Readings
+//
+// Where consensus.md leaves room or cannot be followed to the letter:
+//
+//   - §3 leader: the hash is over networkId (u64), epoch (u32) and round (u32),
+//     little-endian as everything, and its first 8 bytes taken as a u64 mod W.
+//     The bias is below 2^-25 for the weights that a file allows.
+//   - §7 equivocation: two votes with the same self parent are one too. An
+//     honest gateway has one chain, and without this a key could put any number
+//     of merge votes into a round by forking them, against what §2 promises.
+//   - §4 tips: a vote of a gateway that equivocated is no tip, and does not end
+//     the being a tip of its parents. Otherwise a payload block whose only child
+//     is such a vote would never be referred to and never be ordered (INV-8;
+//     the simulation found it within ten seeds).
+//   - §6 waits: the slots waited for are those before the round to be opened
+//     (round-1 and round-2), which are opened and opened-1 unless rounds are
+//     jumped. A leader counts as silent after max(3 s, 2 intervals), since a
+//     pace of 5 s would make everybody silent, and support that can no longer
+//     reach a quorum is not waited for.
+//   - §6 back-off of merge votes starts at two intervals.
+//   - §7 every start: a peer's report of a higher round counts for nothing by
+//     itself. The peer shows the opener, and adding it enters recovering mode;
+//     otherwise one liar could hold up every start.
+//   - §7 assist: a target of more than four rounds above the highest known is
+//     ignored; an honest one is at most three above.
+//   - §11 INV-7: a replica that took over a snapshot approves what that ordered
+//     without holding the bodies; "stored" means stored or ordered there.
+package consensus

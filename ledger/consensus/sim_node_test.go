@@ -1,0 +1,351 @@
+package consensus
+
+import (
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/hedgerow-iot/hedgerow/ledger/network"
+	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
+)
+
+// A disk is what survives a crash. It is the View of its node.
+type disk struct {
+	own     Durable
+	pos     Position
+	files   []*network.File
+	bodies  map[stardust.BlockID]bool
+	log     []stardust.BlockID // bodies, parents first
+	ordered map[stardust.BlockID]Ordered
+	coins   coins
+	faulty  []network.PublicKey
+}
+
+func newDisk(s *sim) *disk {
+	d := &disk{
+		files: []*network.File{s.genesis}, bodies: map[stardust.BlockID]bool{},
+		ordered: map[stardust.BlockID]Ordered{}, coins: coins{sim: s, unspent: map[uint64]bool{}},
+	}
+	for o := range uint64(genesisOutputs) {
+		d.coins.create(o + 1)
+	}
+	return d
+}
+
+func (d *disk) clone() *disk {
+	c := *d
+	c.files, c.log, c.faulty = slices.Clone(d.files), slices.Clone(d.log), slices.Clone(d.faulty)
+	c.bodies, c.ordered = maps.Clone(d.bodies), maps.Clone(d.ordered)
+	c.coins.unspent = maps.Clone(d.coins.unspent)
+	return &c
+}
+
+func (d *disk) Ordered(id stardust.BlockID) (Ordered, bool, error) {
+	o, ok := d.ordered[id]
+	return o, ok, nil
+}
+
+// prune drops bodies ordered before the milestone.
+func (d *disk) prune(before uint32) {
+	d.log = slices.DeleteFunc(d.log, func(id stardust.BlockID) bool {
+		o, ok := d.ordered[id]
+		if ok && o.Milestone < before {
+			delete(d.bodies, id)
+			return true
+		}
+		return false
+	})
+}
+
+// coins is a ledger of numbered outputs.
+type coins struct {
+	sim     *sim
+	unspent map[uint64]bool
+	root    [32]byte
+}
+
+func (c *coins) create(o uint64) { c.unspent[o] = true; c.mix(o) }
+
+func (c *coins) mix(o uint64) {
+	for i := range 8 {
+		c.root[i] ^= byte(o * 0x9e3779b97f4a7c15 >> (8 * i))
+	}
+}
+
+func (c *coins) Apply(_, _ uint32, id stardust.BlockID) (bool, error) {
+	b := c.sim.blocks[id]
+	if !c.unspent[b.spends] {
+		return false, nil
+	}
+	delete(c.unspent, b.spends)
+	c.mix(b.spends)
+	c.create(b.creates)
+	return true, nil
+}
+
+func (c *coins) Root() ([32]byte, error) { return c.root, nil }
+
+// A simNode is a gateway: disk, memory and the code under test.
+type simNode struct {
+	sim    *sim
+	index  int
+	key    ed25519.PrivateKey
+	public network.PublicKey
+	evil   bool // does as it likes
+	twin   bool // has a key that runs on two machines
+	skew   int64
+	up     bool
+	disk   *disk
+	backup *disk
+	resync bool // needs a snapshot of somebody else's
+
+	state   *State
+	issuer  *Issuer
+	inbox   map[stardust.BlockID]*simBlock   // not solid
+	waiting map[stardust.BlockID][]*simBlock // by missing parent
+	parked  []*simBlock                      // of the next epoch
+	bad     map[stardust.BlockID]bool
+	wake    int64  // when Try is planned
+	epoch   int    // counts boots, so that events of an earlier life are void
+	opened  uint32 // of an evil node
+}
+
+func (s *sim) addNode(index, key int) *simNode {
+	n := &simNode{sim: s, index: index, key: simKey(key), public: publicKey(simKey(key))}
+	s.nodes = append(s.nodes, n)
+	return n
+}
+
+func (n *simNode) crash() { n.up = false }
+
+// boot starts the node from its disk.
+func (n *simNode) boot() {
+	if n.up {
+		return
+	}
+	d := n.disk
+	st, err := newState(d.files, d.pos, d, &d.coins, d.faulty, n.sim.plan.broken)
+	if err != nil {
+		panic(err)
+	}
+	n.up, n.wake = true, 0
+	n.epoch++
+	n.state, n.issuer = st, NewIssuer(st, n.public, d.own)
+	n.inbox, n.waiting, n.parked = map[stardust.BlockID]*simBlock{}, map[stardust.BlockID][]*simBlock{}, nil
+	n.bad = map[stardust.BlockID]bool{}
+	for _, id := range slices.Clone(d.log) {
+		if o, ok := d.ordered[id]; ok && o.Milestone+2 <= d.pos.Index {
+			continue
+		}
+		n.add(n.sim.blocks[id])
+	}
+	n.plan(n.sim.rng.Int64N(50))
+}
+
+// receive takes a block off the network.
+func (n *simNode) receive(b *simBlock) {
+	_, done := n.disk.ordered[b.ID]
+	if done || n.disk.bodies[b.ID] || n.bad[b.ID] || n.inbox[b.ID] != nil {
+		return
+	}
+	n.inbox[b.ID] = b
+	n.tryAdd(b)
+}
+
+func (n *simNode) tryAdd(b *simBlock) {
+	queue := []*simBlock{b}
+	for len(queue) > 0 {
+		b := queue[0]
+		queue = queue[1:]
+		if n.inbox[b.ID] == nil {
+			continue
+		}
+		if p, missing := n.missing(b); missing {
+			n.waiting[p] = append(n.waiting[p], b)
+			if n.inbox[p] == nil {
+				n.want(p)
+			}
+			continue
+		}
+		if n.add(b) {
+			queue = append(queue, n.waiting[b.ID]...)
+			delete(n.waiting, b.ID)
+		}
+	}
+}
+
+func (n *simNode) missing(b *simBlock) (stardust.BlockID, bool) {
+	for _, p := range b.Parents {
+		if _, ok := n.disk.ordered[p]; !ok && !n.disk.bodies[p] && p != stardust.GenesisID {
+			return p, true
+		}
+	}
+	return stardust.BlockID{}, false
+}
+
+// add stores a solid block and gives it to the State, as the ledger would.
+func (n *simNode) add(b *simBlock) bool {
+	err := n.state.Check(b.Block)
+	if errors.Is(err, ErrFutureEpoch) {
+		n.parked = append(n.parked, b)
+		return false
+	}
+	delete(n.inbox, b.ID)
+	n.sim.check.validity(n, b, err)
+	if err != nil {
+		n.bad[b.ID] = true
+		return false
+	}
+	if !n.disk.bodies[b.ID] {
+		n.disk.bodies[b.ID] = true
+		n.disk.log = append(n.disk.log, b.ID)
+	}
+	n.sim.check.stored(n, b)
+	res, err := n.state.Add(b.Block, n.sim.time())
+	if err != nil {
+		n.sim.check.fail("node %d adds %v after Check: %v", n.index, b.ID, err)
+		return false
+	}
+	n.sim.check.added(n, b, &res)
+	n.keep(&res)
+	n.plan(0)
+	return true
+}
+
+// keep writes what a Result says.
+func (n *simNode) keep(res *Result) {
+	d := n.disk
+	for i := range res.Milestones {
+		m := &res.Milestones[i]
+		for _, e := range m.Blocks {
+			b := n.sim.blocks[e.ID]
+			d.ordered[e.ID] = Ordered{Milestone: m.Index, Vote: b.Kind == KindVote, Claim: b.Vote.Claim}
+		}
+		d.pos = m.Position()
+		if m.Next != nil {
+			d.files = append(d.files, m.Next)
+		}
+		n.sim.check.milestone(n, m)
+	}
+	for _, e := range res.Equivocations {
+		d.faulty = append(d.faulty, e.Key)
+	}
+	if len(res.Milestones) > 0 && n.sim.odds(0.2) {
+		if c := n.sim.check.certified(); c > 2 {
+			d.prune(min(c, d.pos.Index) - 2)
+		}
+	}
+	if res.NewEpoch {
+		parked := n.parked
+		n.parked = nil
+		for _, b := range parked {
+			n.tryAdd(b)
+		}
+	}
+}
+
+// plan has Try called in so many ms at the latest.
+func (n *simNode) plan(ms int64) {
+	at := n.sim.now + ms
+	if n.wake > n.sim.now && n.wake <= at {
+		return
+	}
+	if n.wake == at && ms == 0 {
+		return
+	}
+	n.wake = at
+	life := n.epoch
+	n.sim.after(ms, func() {
+		if n.up && n.epoch == life && n.wake == at {
+			n.wake = -1
+			n.try()
+		}
+	})
+}
+
+// try votes if it is time to.
+func (n *simNode) try() {
+	if n.evil && !(n.twin && n.sim.odds(0.8)) {
+		n.evilTry()
+		return
+	}
+	step := n.issuer.Try(n.sim.time())
+	n.disk.own = n.issuer.Durable()
+	if step.Draft == nil {
+		if !step.Wake.IsZero() {
+			n.plan(max(1, step.Wake.Sub(n.sim.time()).Milliseconds()))
+		}
+		return
+	}
+	if n.sim.chaos && n.sim.plan.crashes && n.sim.odds(0.002) {
+		n.crash() // before the write: nothing happened
+		n.sim.after(100+n.sim.rng.Int64N(1500), n.boot)
+		return
+	}
+	recovering := n.issuer.Recovering()
+	b := n.sign(step.Draft, n.clock())
+	own := n.issuer.Issued(step.Draft, b.ID, n.sim.time())
+	n.sim.check.issued(n, b, step.Draft, recovering)
+	n.disk.own = own
+	n.disk.bodies[b.ID] = true
+	n.disk.log = append(n.disk.log, b.ID)
+	if n.sim.chaos && n.sim.plan.crashes && n.sim.odds(0.004) {
+		n.sim.check.count.unpublished++
+		n.crash() // after the write, before publishing
+		n.sim.after(100+n.sim.rng.Int64N(1500), n.boot)
+		return
+	}
+	n.add(b)
+	n.publish(b)
+}
+
+func (n *simNode) clock() uint64 {
+	if n.index%5 == 3 {
+		return 0
+	}
+	return uint64(n.sim.time().UnixMilli() + n.skew)
+}
+
+// sign makes the block of a draft and decodes it as any replica would.
+func (n *simNode) sign(d *Draft, timeMs uint64) *simBlock {
+	blk := d.Sign(n.key, n.state.genesis, timeMs)
+	id, err := blk.ID()
+	if err != nil {
+		panic(fmt.Sprintf("encode vote %+v: %v", d.Vote, err))
+	}
+	dec, err := n.state.Decode(id, blk)
+	if err != nil {
+		panic(fmt.Sprintf("decode own vote: %v", err))
+	}
+	b := &simBlock{Block: dec}
+	n.sim.blocks[id] = b
+	return b
+}
+
+func (n *simNode) publish(b *simBlock) {
+	for _, to := range n.sim.nodes {
+		n.sim.send(n, to, func() { to.receive(b) })
+	}
+}
+
+// work attaches payload.
+func (n *simNode) work() {
+	s := n.sim
+	if !s.chaos || n.evil && s.odds(0.7) {
+		return
+	}
+	b := &simBlock{}
+	b.Third = s.odds(0.1)
+	if s.odds(0.5) {
+		b.Kind = KindTransaction
+		b.spends = s.outputs[s.rng.IntN(len(s.outputs))]
+		if s.odds(0.5) { // a double spend of something recent
+			b.spends = s.outputs[len(s.outputs)-1-s.rng.IntN(3)]
+		}
+		b.creates = uint64(len(s.outputs)) + 1
+		s.outputs = append(s.outputs, b.creates)
+	}
+	s.attach(n, b)
+}

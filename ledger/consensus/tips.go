@@ -1,0 +1,113 @@
+package consensus
+
+import (
+	"bytes"
+	"slices"
+
+	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
+)
+
+// excluded reports whether n is a vote of a gateway that equivocated: no direct
+// parent of an honest gateway's blocks (§7).
+func (s *State) excluded(n *node) bool {
+	return n.vote && s.faulty&bit(n.claim.Gateway) != 0
+}
+
+// extend makes n a tip in the place of its parents (§4). An excluded vote is no
+// tip and takes no parent's place: nobody could refer to what only it covers.
+func (s *State) extend(n *node) {
+	if s.excluded(n) {
+		return
+	}
+	for _, p := range n.up {
+		p.isTip = false
+	}
+	s.tips = slices.DeleteFunc(s.tips, func(t *node) bool { return !t.isTip })
+	if n.ms == 0 {
+		n.isTip = true
+		s.tips = append(s.tips, n)
+	}
+}
+
+// retip finds the tips anew after another gateway was excluded.
+func (s *State) retip() {
+	covered := map[*node]bool{}
+	for _, n := range s.nodes {
+		if !s.excluded(n) {
+			for _, p := range n.up {
+				covered[p] = true
+			}
+		}
+	}
+	s.tips = s.tips[:0]
+	for _, n := range s.nodes {
+		n.isTip = n.ms == 0 && !covered[n] && !s.excluded(n)
+		if n.isTip {
+			s.tips = append(s.tips, n)
+		}
+	}
+	slices.SortFunc(s.tips, func(a, b *node) int { return bytes.Compare(a.id[:], b.id[:]) })
+}
+
+// usableTips returns the tips that an honest gateway may choose.
+func (s *State) usableTips(g uint8) (out []*node) {
+	for _, t := range s.tips {
+		if s.usable(t) && !(t.vote && t.claim.Gateway == g) {
+			out = append(out, t)
+		}
+	}
+	return out
+}
+
+// Tips returns the tips of the DAG that an honest gateway may refer to, oldest
+// first; never none.
+func (s *State) Tips() []stardust.BlockID {
+	var ids []stardust.BlockID
+	for _, t := range s.tips {
+		if s.usable(t) {
+			ids = append(ids, t.id)
+		}
+	}
+	if len(ids) == 0 {
+		ids = append(ids, s.pos.Root) // without a milestone the genesis
+	}
+	return ids
+}
+
+// usable reports whether an honest gateway may have n as a direct parent: not
+// a vote of one that equivocated (§7), nor a block whose unordered cone reaches
+// too far back (§8, honest depth rule).
+func (s *State) usable(n *node) bool {
+	if s.excluded(n) {
+		return false
+	}
+	depth := s.cur.file.IDHorizon / 2
+	if s.pos.Index < depth || n.id == s.pos.Root {
+		return true
+	}
+	return s.oldest(n) >= s.pos.Index-depth
+}
+
+// oldest returns the oldest milestone that the unordered cone of n refers to.
+func (s *State) oldest(n *node) uint32 {
+	if n.ms != 0 {
+		return n.ms
+	}
+	least := n.base
+	seen := map[*node]bool{n: true}
+	stack := []*node{n}
+	for len(stack) > 0 {
+		b := stack[len(stack)-1]
+		stack = stack[:len(stack)-1]
+		least = min(least, b.base)
+		for _, p := range b.up {
+			if p.ms != 0 {
+				least = min(least, p.ms)
+			} else if !seen[p] {
+				seen[p] = true
+				stack = append(stack, p)
+			}
+		}
+	}
+	return least
+}
