@@ -20,6 +20,14 @@ func (n *simNode) evilTry() {
 	}
 	g := uint8(at)
 	head := n.state.heads[g]
+	if s.plan.cunning {
+		n.cunningTry(g, head)
+		return
+	}
+	if c := n.state.choose(g, head); c.round > n.opened && n.state.cur.leader(c.round) == int(g) && s.odds(0.8) {
+		n.evilPropose(c)
+		return
+	}
 	switch p := s.rng.Float64(); {
 	case p < 0.35: // as honest ones do
 		n.evilIssue(n.state.choose(g, head), nil, n.everybody())
@@ -51,6 +59,71 @@ func (n *simNode) evilTry() {
 			some = some[:min(1, len(some))]
 		}
 		n.evilIssue(n.state.choose(g, head), nil, some)
+	}
+}
+
+// cunningTry votes last in every round, so that it sees whom the others support.
+// The first slot of its own it gives two proposals, when all the others wait
+// for one: each to one gateway.
+func (n *simNode) cunningTry(g uint8, head *node) {
+	s, st := n.sim, n.state
+	c := st.choose(g, head)
+	if c.round <= n.opened {
+		return
+	}
+	if st.faulty&bit(g) != 0 && s.odds(0.02) {
+		n.evilPropose(c)
+		return
+	}
+	r := st.rounds[c.round]
+	if r == nil || st.cur.weight(r.opened)+st.cur.weights[g] < st.cur.quorum {
+		return
+	}
+	if st.cur.leader(c.round) != int(g) {
+		n.evilIssue(c, nil, n.everybody())
+		return
+	}
+	// Without the others' votes of the round, which would not wait for it.
+	if c = st.choose(g, nil); head != nil {
+		c = &choice{self: head}
+		c.add(head, st.pos.NextSlot)
+		for _, o := range st.rounds[r.openers[0].claim.Round-1].openers {
+			if o != head && !st.excluded(o) {
+				c.add(o, st.pos.NextSlot)
+			}
+		}
+		c.round, c.seen = st.cur.next(g, c.claims)
+	}
+	epoch := st.pos.Epoch
+	order := s.rng.Perm(len(s.plan.weights))
+	n.opened = c.round
+	sent := 0
+	for _, i := range order {
+		if to := s.nodes[i]; to.public != n.public && sent < 2 && st.pos.Epoch == epoch {
+			b := n.sign(n.issuer.draft(g, c), uint64(sent+1))
+			n.receive(b)
+			s.send(n, to, func() { to.receive(b) })
+			sent++
+		}
+	}
+}
+
+// evilPropose makes two proposals of one slot, each for half of the others.
+func (n *simNode) evilPropose(c *choice) {
+	at, _ := n.state.File().Index(n.public[:])
+	n.opened = c.round
+	epoch := n.state.pos.Epoch
+	halves := [2][]*simNode{}
+	halves[0], halves[1] = n.halves()
+	for i, to := range halves {
+		if n.state.pos.Epoch != epoch {
+			return
+		}
+		b := n.sign(n.issuer.draft(uint8(at), c), uint64(i+1))
+		n.receive(b)
+		for _, t := range to {
+			n.sim.send(n, t, func() { t.receive(b) })
+		}
 	}
 }
 
@@ -110,7 +183,10 @@ func (n *simNode) anyChoice(g uint8, head *node, avoid bool) *choice {
 
 func (n *simNode) evilIssue(c *choice, lie func(*Vote), to []*simNode) {
 	s := n.sim
-	at, _ := n.state.File().Index(n.public[:])
+	at, ok := n.state.File().Index(n.public[:])
+	if !ok || len(c.claims) > 0 && c.claims[0].Epoch != n.state.pos.Epoch {
+		return // the vote before has ended the epoch
+	}
 	if c.round <= n.opened && s.odds(0.8) && lie == nil && c.round < n.state.maxRound {
 		return
 	}

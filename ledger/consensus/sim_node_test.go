@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/hedgerow-iot/hedgerow/ledger/network"
 	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
@@ -95,6 +96,7 @@ type simNode struct {
 	public network.PublicKey
 	evil   bool // does as it likes
 	twin   bool // has a key that runs on two machines
+	second bool // is the second of them
 	skew   int64
 	up     bool
 	disk   *disk
@@ -133,6 +135,7 @@ func (n *simNode) boot() {
 	n.up, n.wake = true, 0
 	n.epoch++
 	n.state, n.issuer = st, NewIssuer(st, n.public, d.own)
+	n.issuer.checked = n.sim.plan.noRule
 	n.inbox, n.waiting, n.parked = map[stardust.BlockID]*simBlock{}, map[stardust.BlockID][]*simBlock{}, nil
 	n.bad = map[stardust.BlockID]bool{}
 	for _, id := range slices.Clone(d.log) {
@@ -267,9 +270,12 @@ func (n *simNode) plan(ms int64) {
 
 // try votes if it is time to.
 func (n *simNode) try() {
-	if n.evil && !(n.twin && n.sim.odds(0.8)) {
+	if n.evil && !(n.twin && (n.sim.plan.split || n.sim.odds(0.8))) {
 		n.evilTry()
 		return
+	}
+	if n.sim.plan.hasty && n.sim.chaos && n.sim.odds(0.5) {
+		n.issuer.lastOpen = time.Time{} // waiting is a matter of liveness alone
 	}
 	step := n.issuer.Try(n.sim.time())
 	n.disk.own = n.issuer.Durable()

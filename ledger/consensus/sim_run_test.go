@@ -23,7 +23,7 @@ func planOf(n int, seed uint64) plan {
 	p := plan{
 		seed: seed, weights: make([]uint32, n), loss: 0.02 + 0.2*r.Float64(), slow: 100 + r.Int64N(2500),
 		chaosFor: 3000 + r.Int64N(4000), parts: r.IntN(2) == 0, crashes: r.IntN(2) == 0,
-		updates: r.IntN(3) == 0, silent: r.IntN(2) == 0, twin: r.IntN(4) == 0,
+		updates: r.IntN(3) == 0, silent: r.IntN(2) == 0, twin: r.IntN(4) == 0, hasty: r.IntN(3) == 0,
 	}
 	if n > 7 {
 		p.chaosFor = p.chaosFor * 2 / 3
@@ -46,6 +46,7 @@ func planOf(n int, seed uint64) plan {
 		}
 	}
 	p.twin = p.twin && len(p.byzantine) > 0
+	p.split, p.cunning, p.flicker = r.IntN(2) == 0, r.IntN(2) == 0, r.IntN(4) == 0
 	p.disks = n > 2 && r.IntN(3) == 0
 	return p
 }

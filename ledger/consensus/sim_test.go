@@ -38,7 +38,10 @@ type plan struct {
 	weights   []uint32
 	byzantine []int // gateways of the genesis that do as they like
 	silent    bool  // they fall silent when the chaos ends
-	twin      bool  // the last Byzantine key also runs on a second machine
+	twin      bool  // the Byzantine keys also run on second machines
+	split     bool  // which stand on the two sides of a parted network
+	cunning   bool  // they look honest until a slot is theirs
+	flicker   bool  // partings are short and cut off one gateway
 	loss      float64
 	slow      int64 // ms: the slowest message
 	chaosFor  int64 // ms
@@ -48,6 +51,10 @@ type plan struct {
 	updates   bool
 	broken    mutant
 	noRule    bool // restore without the recovery rule
+	hasty     bool // honest ones often do not wait for leaders
+	// agreement leaves out the invariants that a broken rule contradicts by
+	// its definition: only what replicas derive is compared.
+	agreement bool
 }
 
 const genesisOutputs = 100
@@ -124,10 +131,11 @@ func newSim(p plan) *sim {
 		s.nodes[b].evil = true
 	}
 	if p.twin {
-		last := p.byzantine[len(p.byzantine)-1]
-		s.nodes[last].twin = true
-		n := s.addNode(len(s.nodes), last)
-		n.evil, n.twin = true, true
+		for _, b := range p.byzantine {
+			s.nodes[b].twin = true
+			n := s.addNode(len(s.nodes), b)
+			n.evil, n.twin, n.second = true, true, true
+		}
 	}
 	s.groups = make([]int, len(s.nodes))
 	for o := range uint64(genesisOutputs) {
@@ -210,11 +218,20 @@ func (s *sim) part() {
 	if !s.chaos {
 		return
 	}
-	k := 1 + s.rng.IntN(3)
-	for i := range s.groups {
-		s.groups[i] = s.rng.IntN(k)
+	k, wait := 1+s.rng.IntN(3), 300+s.rng.Int64N(2500)
+	if s.plan.flicker {
+		k, wait = 1, 60+s.rng.Int64N(300)
 	}
-	s.after(300+s.rng.Int64N(2500), s.part)
+	for i, n := range s.nodes {
+		s.groups[i] = s.rng.IntN(k)
+		if n.twin && s.plan.split {
+			s.groups[i] = map[bool]int{true: 1}[n.second]
+		}
+	}
+	if s.plan.flicker {
+		s.groups[s.rng.IntN(len(s.nodes))] = 1
+	}
+	s.after(wait, s.part)
 }
 
 func (s *sim) kill() {
