@@ -31,7 +31,8 @@ func TestMutantsAreCaught(t *testing.T) {
 		{"supporting two proposals", func(seed uint64) plan {
 			p := planOf(4, seed)
 			p.weights, p.byzantine, p.updates = []uint32{1, 1, 1, 1}, []int{int(seed % 4)}, false
-			p.broken, p.hasty, p.cunning, p.twin, p.parts = supportTwo, false, true, false, false
+			p.broken, p.hasty, p.cunning, p.twin, p.parts = supportTwo, false, true, false, true
+			p.flicker, p.crashes, p.disks, p.loss, p.slow, p.chaosFor = true, false, false, 0.02, 100, 8_000
 			return p
 		}},
 		{"any later vote certifies", func(seed uint64) plan {

@@ -95,15 +95,17 @@ func (n *simNode) cunningTry(g uint8, head *node) {
 		c.round, c.seen = st.cur.next(g, c.claims)
 	}
 	epoch := st.pos.Epoch
-	order := s.rng.Perm(len(s.plan.weights))
 	n.opened = c.round
-	sent := 0
-	for _, i := range order {
-		if to := s.nodes[i]; to.public != n.public && sent < 2 && st.pos.Epoch == epoch {
-			b := n.sign(n.issuer.draft(g, c), uint64(sent+1))
-			n.receive(b)
-			s.send(n, to, func() { to.receive(b) })
-			sent++
+	for i, o := range r.openers[:min(2, len(r.openers))] {
+		if st.pos.Epoch != epoch {
+			return
+		}
+		b := n.sign(n.issuer.draft(g, c), uint64(i+1))
+		n.receive(b)
+		for _, to := range s.nodes {
+			if to.public == st.cur.file.Gateways[o.claim.Gateway].PublicKey {
+				s.send(n, to, func() { to.receive(b) })
+			}
 		}
 	}
 }
