@@ -36,7 +36,9 @@ func (e *Essence) Metadata() []byte {
 }
 
 // AppendBinary appends the essence as TIP-29 lays it out, without options.
-func (e *Essence) AppendBinary(dst []byte) []byte {
+func (e *Essence) AppendBinary(dst []byte) []byte { return e.appendWith(dst, e.Metadata()) }
+
+func (e *Essence) appendWith(dst, metadata []byte) []byte {
 	le := binary.LittleEndian
 	dst = le.AppendUint32(dst, e.Index)
 	dst = le.AppendUint32(dst, e.Timestamp)
@@ -48,7 +50,6 @@ func (e *Essence) AppendBinary(dst []byte) []byte {
 	}
 	dst = append(dst, e.InclusionRoot[:]...)
 	dst = append(dst, e.AppliedRoot[:]...)
-	metadata := e.Metadata()
 	dst = le.AppendUint16(dst, uint16(len(metadata)))
 	dst = append(dst, metadata...)
 	return append(dst, 0) // options

@@ -84,11 +84,12 @@ func (n *simNode) cunningTry(g uint8, head *node) {
 		return
 	}
 	// Without the others' votes of the round, which would not wait for it.
-	if c = st.choose(g, nil); head != nil {
+	before := st.rounds[r.openers[0].claim.Round-1]
+	if c = st.choose(g, nil); head != nil && before != nil {
 		c = &choice{self: head}
 		c.add(head, st.pos.NextSlot)
-		for _, o := range st.rounds[r.openers[0].claim.Round-1].openers {
-			if o != head && !st.excluded(o) {
+		for _, o := range before.openers {
+			if o != head && !st.excluded(o) && len(c.parents) < 8 {
 				c.add(o, st.pos.NextSlot)
 			}
 		}
