@@ -2,6 +2,7 @@ package consensus
 
 import (
 	"crypto/ed25519"
+	"fmt"
 	"time"
 
 	"github.com/hedgerow-iot/hedgerow/ledger/network"
@@ -77,34 +78,35 @@ type Step struct {
 }
 
 // Try decides whether to vote now (§6 tryVote). It changes nothing that is
-// durable: call [Issuer.Issued] for a draft that was signed.
-func (i *Issuer) Try(now time.Time) Step {
+// durable: call [Issuer.Issued] for a draft that was signed. An error is the
+// View's.
+func (i *Issuer) Try(now time.Time) (Step, error) {
 	s := i.state
 	g, ok := i.enter()
 	if !ok || i.halted || s.faulty&bit(g) != 0 {
-		return Step{}
+		return Step{}, nil
 	}
 	if i.d.Recovering {
-		return i.tryRecover(g)
+		return i.tryRecover(g), nil
 	}
 	if !i.checked || !s.waiting() && i.assist <= i.d.Opened {
-		return Step{}
+		return Step{}, nil
 	}
 	self, err := s.own(i.d.Head)
 	if err != nil {
-		return Step{}
+		return Step{}, fmt.Errorf("look up own vote %v: %w", i.d.Head, err)
 	}
 	c := s.choose(g, self)
 	switch {
 	case c.round > i.d.Opened:
 		if at := i.openAt(c, now); at.After(now) {
-			return Step{Wake: at}
+			return Step{Wake: at}, nil
 		}
-		return Step{Draft: i.draft(g, c)}
+		return Step{Draft: i.draft(g, c)}, nil
 	case self == nil || c.round < i.d.Opened:
-		return Step{} // without self parent only a new round may be opened
+		return Step{}, nil // without self parent only a new round may be opened
 	}
-	return i.tryMerge(g, c, now)
+	return i.tryMerge(g, c, now), nil
 }
 
 // tryMerge decides on a vote in a round that is open: to see more when eight

@@ -17,6 +17,7 @@ type node struct {
 	up     []*node // parents that had nodes, in the block's order
 	ms     uint32  // the milestone that ordered it, or 0
 	base   uint32  // the oldest milestone that ordered a parent without a node
+	reach  uint32  // at most the oldest milestone that the unordered cone refers to
 	isTip  bool
 
 	appr     uint64 // gateways with a vote of this epoch above it

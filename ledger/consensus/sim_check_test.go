@@ -65,6 +65,8 @@ type checker struct {
 	supported  map[slotKey]stardust.BlockID // INV-6
 	holders    map[stardust.BlockID]map[int]bool
 	last       map[*simNode]Position // INV-5
+	onAttach   func(*simBlock)
+	onOrder    func(*simNode, stardust.BlockID)
 }
 
 func newChecker(s *sim) *checker {
@@ -73,7 +75,7 @@ func newChecker(s *sim) *checker {
 		outcomes: map[slotKey]Decision{}, verdicts: map[stardust.BlockID]*verdictOf{},
 		openings: map[opening]stardust.BlockID{}, supported: map[slotKey]stardust.BlockID{},
 		holders: map[stardust.BlockID]map[int]bool{}, last: map[*simNode]Position{},
-		count: counts{runs: 1},
+		count: counts{runs: 1}, onAttach: func(*simBlock) {}, onOrder: func(*simNode, stardust.BlockID) {},
 	}
 }
 
@@ -285,6 +287,9 @@ func (c *checker) milestone(n *simNode, m *Milestone) {
 		c.fail("INV-5: node %d goes from milestone %d to %d", n.index, before.Index, m.Index)
 	}
 	c.last[n] = m.Position()
+	for _, e := range m.Blocks {
+		c.onOrder(n, e.ID)
+	}
 	id := m.ID()
 	if int(m.Index) == len(c.milestones) {
 		c.milestones = append(c.milestones, id)

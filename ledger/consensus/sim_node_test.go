@@ -153,8 +153,19 @@ func (n *simNode) receive(b *simBlock) {
 	if done || n.disk.bodies[b.ID] || n.bad[b.ID] || n.inbox[b.ID] != nil {
 		return
 	}
+	if n.state.Excluded(b.Block) && n.waiting[b.ID] == nil && b.Vote.Gateway != n.gateway() {
+		return // until something else refers to it
+	}
 	n.inbox[b.ID] = b
 	n.tryAdd(b)
+}
+
+// gateway returns the node's number as a member, or 255.
+func (n *simNode) gateway() uint8 {
+	if g, ok := n.state.File().Index(n.public[:]); ok {
+		return uint8(g)
+	}
+	return 255
 }
 
 func (n *simNode) tryAdd(b *simBlock) {
@@ -277,7 +288,11 @@ func (n *simNode) try() {
 	if n.sim.plan.hasty && n.sim.chaos && n.sim.odds(0.5) {
 		n.issuer.lastOpen = time.Time{} // waiting is a matter of liveness alone
 	}
-	step := n.issuer.Try(n.sim.time())
+	step, err := n.issuer.Try(n.sim.time())
+	if err != nil {
+		n.sim.check.fail("node %d: %v", n.index, err)
+		return
+	}
 	n.disk.own = n.issuer.Durable()
 	if step.Draft == nil {
 		if !step.Wake.IsZero() {
@@ -316,6 +331,9 @@ func (n *simNode) clock() uint64 {
 
 // sign makes the block of a draft and decodes it as any replica would.
 func (n *simNode) sign(d *Draft, timeMs uint64) *simBlock {
+	if n.evil {
+		d.Vote.Merges = min(d.Vote.Merges, MaxMerges)
+	}
 	blk := d.Sign(n.key, n.state.genesis, timeMs)
 	id, err := blk.ID()
 	if err != nil {

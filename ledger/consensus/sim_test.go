@@ -343,6 +343,7 @@ func (s *sim) attach(n *simNode, b *simBlock) {
 	}
 	b.ID = blake2b.Sum256(buf)
 	s.blocks[b.ID] = b
+	s.check.onAttach(b)
 	n.receive(b)
 	n.publish(b)
 }

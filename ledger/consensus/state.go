@@ -32,7 +32,8 @@ type State struct {
 	pos     Position // NextSlot moves on with skips as well
 
 	nodes    map[stardust.BlockID]*node
-	tips     []*node
+	tips     []*node // with some that are none any more
+	stale    int     // how many those are
 	late     []*node // votes that are ordered but have nodes
 	rounds   map[uint32]*round
 	maxRound uint32
@@ -234,14 +235,20 @@ func (s *State) check(b *Block, parents []parent) (self *parent, err error) {
 }
 
 func (s *State) newNode(b *Block, parents []parent) *node {
-	n := &node{id: b.ID, kind: b.Kind, third: b.Third, update: b.Update, base: s.pos.Index + 1}
+	n := &node{id: b.ID, kind: b.Kind, third: b.Third, update: b.Update, base: s.pos.Index + 1, reach: s.pos.Index + 1}
 	for _, p := range parents {
-		if p.node == nil {
+		switch {
+		case p.node == nil:
 			n.base = min(n.base, p.ms)
 			continue
+		case p.ms != 0:
+			n.reach = min(n.reach, p.ms)
+		default:
+			n.reach = min(n.reach, p.node.reach)
 		}
 		n.up = append(n.up, p.node)
 	}
+	n.reach = min(n.reach, n.base)
 	if b.Kind == KindVote {
 		n.claim, n.timeMs = b.Vote.Claim, b.Vote.TimeMs
 		n.vote = n.claim.Epoch == s.cur.number

@@ -13,6 +13,14 @@ func (s *State) excluded(n *node) bool {
 	return n.vote && s.faulty&bit(n.claim.Gateway) != 0
 }
 
+// Excluded reports whether a block is a vote of a gateway that is known to have
+// equivocated. Nothing honest refers to it directly; keep it parked, among few,
+// until a block that is not excluded does (§7, spam).
+func (s *State) Excluded(b Block) bool {
+	v := &b.Vote
+	return b.Kind == KindVote && v.Epoch == s.cur.number && s.faulty&bit(v.Gateway) != 0
+}
+
 // extend makes n a tip in the place of its parents (§4). An excluded vote is no
 // tip and takes no parent's place: nobody could refer to what only it covers.
 func (s *State) extend(n *node) {
@@ -20,9 +28,15 @@ func (s *State) extend(n *node) {
 		return
 	}
 	for _, p := range n.up {
-		p.isTip = false
+		if p.isTip {
+			p.isTip = false
+			s.stale++
+		}
 	}
-	s.tips = slices.DeleteFunc(s.tips, func(t *node) bool { return !t.isTip })
+	if s.stale > 16 && 2*s.stale > len(s.tips) {
+		s.tips = slices.DeleteFunc(s.tips, func(t *node) bool { return !t.isTip })
+		s.stale = 0
+	}
 	if n.ms == 0 {
 		n.isTip = true
 		s.tips = append(s.tips, n)
@@ -39,7 +53,7 @@ func (s *State) retip() {
 			}
 		}
 	}
-	s.tips = s.tips[:0]
+	s.tips, s.stale = nil, 0
 	for _, n := range s.nodes {
 		n.isTip = n.ms == 0 && !covered[n] && !s.excluded(n)
 		if n.isTip {
@@ -52,7 +66,7 @@ func (s *State) retip() {
 // usableTips returns the tips that an honest gateway may choose.
 func (s *State) usableTips(g uint8) (out []*node) {
 	for _, t := range s.tips {
-		if s.usable(t) && !(t.vote && t.claim.Gateway == g) {
+		if t.isTip && s.usable(t) && !(t.vote && t.claim.Gateway == g) {
 			out = append(out, t)
 		}
 	}
@@ -64,7 +78,7 @@ func (s *State) usableTips(g uint8) (out []*node) {
 func (s *State) Tips() []stardust.BlockID {
 	var ids []stardust.BlockID
 	for _, t := range s.tips {
-		if s.usable(t) {
+		if t.isTip && s.usable(t) {
 			ids = append(ids, t.id)
 		}
 	}
@@ -85,7 +99,8 @@ func (s *State) usable(n *node) bool {
 	if s.pos.Index < depth || n.id == s.pos.Root {
 		return true
 	}
-	return s.oldest(n) >= s.pos.Index-depth
+	least := s.pos.Index - depth
+	return n.reach >= least || s.oldest(n) >= least // reach may be outdated, but is never above
 }
 
 // oldest returns the oldest milestone that the unordered cone of n refers to.

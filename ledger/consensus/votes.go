@@ -99,15 +99,16 @@ func (s *State) chain(self, n *node, res *Result) {
 	s.prove(self.child, n, res)
 }
 
-// prove records that two votes of one gateway exclude each other.
+// prove records the first two votes of a gateway that exclude each other.
 func (s *State) prove(first, second *node, res *Result) {
 	g := second.claim.Gateway
 	key := s.cur.file.Gateways[g].PublicKey
-	if s.faulty&bit(g) == 0 {
-		s.faulty |= bit(g)
-		s.equivocators[key] = true
-		s.retip()
+	if s.faulty&bit(g) != 0 {
+		return // one proof is enough
 	}
+	s.faulty |= bit(g)
+	s.equivocators[key] = true
+	s.retip()
 	res.Equivocations = append(res.Equivocations, Equivocation{
 		Key: key, Epoch: s.cur.number, Round: second.claim.Round, First: first.id, Second: second.id,
 	})
