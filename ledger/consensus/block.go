@@ -47,7 +47,9 @@ type View interface {
 	Ordered(id stardust.BlockID) (o Ordered, found bool, err error)
 }
 
-// A Ledger holds what transactions move.
+// A Ledger holds what transactions move. What is applied becomes durable
+// together with the milestone: after a crash before that, the same is applied
+// again.
 type Ledger interface {
 	// Apply applies the transaction of a block in the order of the
 	// milestone, and reports whether it was valid against the ledger; if not

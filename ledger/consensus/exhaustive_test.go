@@ -3,6 +3,7 @@ package consensus
 import (
 	"flag"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -163,106 +164,29 @@ func onesCount(set uint64) (n int) {
 // plus the number of the proposal.
 type outcomes map[int]string
 
-// decideAll returns every outcome that the shape of round 2 allows with any
-// rounds 3 and 4 above it.
+// A third is an opener of round 3. Above it only what it knows of the supports
+// of each proposal matters.
+type third struct {
+	gateway uint8
+	node    *node
+	by      [2]uint64
+}
+
+// decideAll visits what the shape of round 2 allows with any rounds 3 and 4
+// above it, and returns how many those are.
 func (m *model) decideAll(sh shape, visit func(outcomes)) (shapes int) {
 	skips := m.directSkips(sh)
 	d, names := m.build(sh, 1<<len(sh.second)-1, 1<<sh.leaders-1)
-	proposals := d.s.rounds[1].props
-	// Every opener of round 3 that there can be, each as a node of its own.
-	// Only what it knows of supports matters above it: equal ones are one.
-	type third struct {
-		gateway uint8
-		node    *node
-		by      [2]uint64
+	var choices [4][][]third
+	for g := range choices {
+		choices[g] = picks(m.thirds(d, sh, names, uint8(g)), g == evilGateway)
 	}
-	byGateway := map[uint8][]third{}
-	for g := uint8(0); g < 4; g++ {
-		if g != evilGateway && !holdsGateway(sh.second, g) {
-			continue
-		}
-		known := map[[2]uint64]bool{}
-		for _, set := range sets(sh.second, g) {
-			var ps []string
-			for i := range sh.second {
-				if set>>i&1 == 1 {
-					ps = append(ps, names[i])
-				}
-			}
-			name := fmt.Sprintf("r3.%d.%d", g, set)
-			d.opener(name, g, ps)
-			th := third{gateway: g, node: d.s.nodes[nameID(name)]}
-			for i, p := range proposals {
-				th.by[i] = supporters(th.node.sup, p)
-			}
-			if !known[th.by] {
-				known[th.by] = true
-				byGateway[g] = append(byGateway[g], th)
-			}
-		}
-	}
-	// One opener of round 3 for each honest gateway or none, up to two of the
-	// Byzantine one.
-	pick := func(g uint8) [][]third {
-		out := [][]third{nil}
-		for i, a := range byGateway[g] {
-			out = append(out, []third{a})
-			if g == evilGateway {
-				for _, b := range byGateway[g][i+1:] {
-					out = append(out, []third{a, b})
-				}
-			}
-		}
-		return out
-	}
-	q := d.s.cur
-	for _, a := range pick(0) {
-		for _, b := range pick(1) {
-			for _, c := range pick(2) {
-				for _, e := range pick(evilGateway) {
-					all := append(append(append(append([]third{}, a...), b...), c...), e...)
-					seats := make([]seat, len(all))
-					for i, th := range all {
-						seats[i].gateway = th.gateway
-					}
-					o := outcomes{}
-					if skips != "" {
-						o[0] = skips
-					}
-					for i := range proposals {
-						var certs uint64
-						for _, th := range all {
-							if q.isQuorum(th.by[i]) {
-								certs |= bit(th.gateway)
-							}
-						}
-						if q.isQuorum(certs) {
-							o[1+i] = "direct commit"
-						}
-					}
-					for _, set := range sets(seats, evilGateway) { // any quorum: an anchor's cone
-						anchor := &node{}
-						for i, th := range all {
-							if set>>i&1 == 1 {
-								anchor.sup = mergeSup(anchor.sup, th.node.sup, 1)
-							}
-						}
-						v := d.s.indirect(1, anchor)
-						what := 0
-						for i, p := range proposals {
-							if v.proposal == p {
-								what = 1 + i
-							}
-						}
-						// Anchors alone may differ when nothing is decided
-						// directly: one anchor is agreed on, by the slots
-						// above. With a direct decision they may not.
-						if _, known := o[what]; len(o) > 0 && !known {
-							o[what] = "anchor"
-						}
-					}
+	for _, a := range choices[0] {
+		for _, b := range choices[1] {
+			for _, c := range choices[2] {
+				for _, e := range choices[evilGateway] {
 					shapes++
-					visit(o)
+					visit(decideOne(d, slices.Concat(a, b, c, e), skips))
 				}
 			}
 		}
@@ -270,13 +194,85 @@ func (m *model) decideAll(sh shape, visit func(outcomes)) (shapes int) {
 	return shapes
 }
 
-func holdsGateway(seats []seat, g uint8) bool {
-	for _, s := range seats {
-		if s.gateway == g {
-			return true
+// thirds returns the openers of round 3 that gateway g may issue; of those that
+// know the same one.
+func (m *model) thirds(d *drawing, sh shape, names []string, g uint8) (out []third) {
+	known := map[[2]uint64]bool{}
+	for _, set := range sets(sh.second, g) {
+		var ps []string
+		for i := range sh.second {
+			if set>>i&1 == 1 {
+				ps = append(ps, names[i])
+			}
+		}
+		name := fmt.Sprintf("r3.%d.%d", g, set)
+		d.opener(name, g, ps)
+		th := third{gateway: g, node: d.s.nodes[nameID(name)]}
+		for i, p := range d.s.rounds[1].props {
+			th.by[i] = supporters(th.node.sup, p)
+		}
+		if !known[th.by] {
+			known[th.by] = true
+			out = append(out, th)
 		}
 	}
-	return false
+	return out
+}
+
+// picks returns the ways to issue none or one of the openers; or two.
+func picks(from []third, two bool) [][]third {
+	out := [][]third{nil}
+	for i, a := range from {
+		out = append(out, []third{a})
+		for _, b := range from[i+1:] {
+			if two {
+				out = append(out, []third{a, b})
+			}
+		}
+	}
+	return out
+}
+
+// decideOne returns what replicas may decide with these openers of round 3.
+// Anchors alone may differ when nothing is decided directly: on one of them the
+// slots above agree. Next to a direct decision they may not.
+func decideOne(d *drawing, all []third, skips string) outcomes {
+	o := outcomes{}
+	if skips != "" {
+		o[0] = skips
+	}
+	props := d.s.rounds[1].props
+	for i := range props {
+		var certs uint64
+		for _, th := range all {
+			if d.s.cur.isQuorum(th.by[i]) {
+				certs |= bit(th.gateway)
+			}
+		}
+		if d.s.cur.isQuorum(certs) {
+			o[1+i] = "direct commit"
+		}
+	}
+	if len(o) == 0 {
+		return o
+	}
+	seats := make([]seat, len(all))
+	for i, th := range all {
+		seats[i].gateway = th.gateway
+	}
+	for _, set := range sets(seats, evilGateway) { // any quorum: an anchor's cone
+		anchor := &node{}
+		for i, th := range all {
+			if set>>i&1 == 1 {
+				anchor.sup = mergeSup(anchor.sup, th.node.sup, 1)
+			}
+		}
+		what := 1 + slices.Index(props, d.s.indirect(1, anchor).proposal)
+		if _, known := o[what]; !known {
+			o[what] = "anchor"
+		}
+	}
+	return o
 }
 
 // directSkips returns how a replica that has some of round 2 and some of the

@@ -153,7 +153,7 @@ func (n *simNode) receive(b *simBlock) {
 	if done || n.disk.bodies[b.ID] || n.bad[b.ID] || n.inbox[b.ID] != nil {
 		return
 	}
-	if n.state.Excluded(b.Block) && n.waiting[b.ID] == nil && b.Vote.Gateway != n.gateway() {
+	if n.state.Useless(b.Block) && n.waiting[b.ID] == nil && b.Vote.Gateway != n.gateway() {
 		return // until something else refers to it
 	}
 	n.inbox[b.ID] = b

@@ -13,12 +13,14 @@ func (s *State) excluded(n *node) bool {
 	return n.vote && s.faulty&bit(n.claim.Gateway) != 0
 }
 
-// Excluded reports whether a block is a vote of a gateway that is known to have
-// equivocated. Nothing honest refers to it directly; keep it parked, among few,
-// until a block that is not excluded does (§7, spam).
-func (s *State) Excluded(b Block) bool {
+// Useless reports whether a block is a vote that decides nothing any more and
+// that nothing honest refers to directly: one of a known equivocator, below the
+// slots that are open. It need not be taken, or kept, unless another block
+// refers to it (§7, spam). Younger votes of an equivocator must be taken: other
+// replicas may have decided by them and be silent since.
+func (s *State) Useless(b Block) bool {
 	v := &b.Vote
-	return b.Kind == KindVote && v.Epoch == s.cur.number && s.faulty&bit(v.Gateway) != 0
+	return b.Kind == KindVote && v.Epoch == s.cur.number && s.faulty&bit(v.Gateway) != 0 && v.Round < s.pos.NextSlot
 }
 
 // extend makes n a tip in the place of its parents (§4). An excluded vote is no
