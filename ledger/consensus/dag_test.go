@@ -32,10 +32,11 @@ func newTestState(t testing.TB, n int) *State {
 
 // A drawing adds blocks with names for ids to a State.
 type drawing struct {
-	t   testing.TB
-	s   *State
-	now time.Time
-	all Result
+	t      testing.TB
+	s      *State
+	now    time.Time
+	timeMs uint64 // what the next votes say
+	all    Result
 }
 
 func nameID(name string) (id stardust.BlockID) {
@@ -64,7 +65,7 @@ func (d *drawing) vote(name string, g uint8, self string, parents ...string) {
 }
 
 func (d *drawing) draft(name string, g uint8, self string, parents ...string) Block {
-	b := Block{ID: nameID(name), Kind: KindVote}
+	b := Block{ID: nameID(name), Kind: KindVote, Vote: Vote{TimeMs: d.timeMs}}
 	var claims []Claim
 	var own *Claim
 	for i, p := range parents {

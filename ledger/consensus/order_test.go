@@ -3,6 +3,7 @@ package consensus
 import (
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -199,5 +200,33 @@ func TestEssenceFollowsTIP29(t *testing.T) {
 	}
 	if e.LedgerRoot = new([32]byte); len(e.Metadata()) != 72 {
 		t.Errorf("metadata with a ledger root has %d bytes, want 72", len(e.Metadata()))
+	}
+}
+
+// The time of a milestone is what the openers of the round before say, and does
+// not go back; a clock that is not good says nothing.
+func TestTimestampIsTheMedianOfTheRoundBefore(t *testing.T) {
+	d := &drawing{t: t, s: newTestState(t, 4)}
+	var heads []string
+	for round, times := range [][]uint64{{10_000, 30_999, 20_500, 1 << 60}, {7000, 0, 9000, 8000}, {1, 1, 1, 1}, {1, 1, 1, 1}, {1, 1, 1, 1}} {
+		var next []string
+		for g, ms := range times {
+			name := fmt.Sprintf("v%d.%d", round+1, g)
+			d.timeMs = ms
+			if round == 0 {
+				d.vote(name, uint8(g), "", "g")
+			} else {
+				d.vote(name, uint8(g), heads[g], heads...)
+			}
+			next = append(next, name)
+		}
+		heads = next
+	}
+	var got []uint32
+	for _, m := range d.all.Milestones {
+		got = append(got, m.Timestamp)
+	}
+	if want := []uint32{0, 20, 20}; !slices.Equal(got, want) {
+		t.Errorf("timestamps %v, want %v", got, want)
 	}
 }

@@ -64,7 +64,8 @@ type checker struct {
 	openings   map[opening]stardust.BlockID // INV-4
 	supported  map[slotKey]stardust.BlockID // INV-6
 	holders    map[stardust.BlockID]map[int]bool
-	last       map[*simNode]Position // INV-5
+	last       map[*simNode]Position       // INV-5
+	spent      map[uint64]stardust.BlockID // INV-2
 	onAttach   func(*simBlock)
 	onOrder    func(*simNode, stardust.BlockID)
 }
@@ -75,7 +76,7 @@ func newChecker(s *sim) *checker {
 		outcomes: map[slotKey]Decision{}, verdicts: map[stardust.BlockID]*verdictOf{},
 		openings: map[opening]stardust.BlockID{}, supported: map[slotKey]stardust.BlockID{},
 		holders: map[stardust.BlockID]map[int]bool{}, last: map[*simNode]Position{},
-		count: counts{runs: 1}, onAttach: func(*simBlock) {}, onOrder: func(*simNode, stardust.BlockID) {},
+		spent: map[uint64]stardust.BlockID{}, count: counts{runs: 1}, onAttach: func(*simBlock) {}, onOrder: func(*simNode, stardust.BlockID) {},
 	}
 }
 
@@ -296,8 +297,14 @@ func (c *checker) milestone(n *simNode, m *Milestone) {
 		c.derived = append(c.derived, map[int]bool{})
 		c.count.milestones++
 		for _, e := range m.Blocks {
-			if e.Inclusion == Conflicting {
+			spends := c.sim.blocks[e.ID].spends
+			switch other, twice := c.spent[spends]; {
+			case e.Inclusion == Conflicting:
 				c.count.conflicts++
+			case e.Inclusion == Included && twice:
+				c.fail("INV-2: output %d is spent by %v and %v", spends, other, e.ID)
+			case e.Inclusion == Included:
+				c.spent[spends] = e.ID
 			}
 		}
 		if m.Next != nil {
@@ -371,17 +378,23 @@ func (c *checker) end() {
 			c.count.outside++
 			return
 		}
+		var all strings.Builder
 		for _, n := range c.sim.nodes {
-			c.fail("INV-8: node %d (evil %v) at milestone %d, epoch %d, slot %d, round %d, opened %d, recovering %v, waiting %v, unsolid %d, parked %d",
-				n.index, n.evil, n.state.pos.Index, n.state.pos.Epoch, n.state.pos.NextSlot, n.state.maxRound, n.issuer.d.Opened,
-				n.issuer.Recovering(), n.state.unordered, len(n.inbox), len(n.parked))
-			if n.index > 0 {
-				c.err = fmt.Errorf("%w\n%s", c.err, fmt.Sprintf("node %d at milestone %d epoch %d slot %d round %d opened %d/%d rec %v conf %v waiting %v unsolid %d parked %d resync %v",
-					n.index, n.state.pos.Index, n.state.pos.Epoch, n.state.pos.NextSlot, n.state.maxRound, n.issuer.d.Epoch, n.issuer.d.Opened,
-					n.issuer.Recovering(), n.issuer.Confirmed(), n.state.unordered, len(n.inbox), len(n.parked), n.resync))
-			}
+			fmt.Fprintf(&all, "\nnode %d evil %v at %+v, round %d, own %+v, confirmed %v, waiting %v, unsolid %d, parked %d, resync %v",
+				n.index, n.evil, n.state.pos, n.state.maxRound, n.issuer.d, n.issuer.checked,
+				n.state.unordered, len(n.inbox), len(n.parked), n.resync)
 		}
+		c.fail("INV-8: not everything is ordered:%s", all.String())
 		return
+	}
+	var root [32]byte
+	for _, n := range c.sim.nodes {
+		if root == [32]byte{} && !n.evil {
+			root = n.disk.coins.root
+		}
+		if !n.evil && n.disk.coins.root != root {
+			c.fail("INV-2: the ledger of node %d is another", n.index)
+		}
 	}
 	for _, n := range c.sim.nodes {
 		for id := range n.disk.bodies {
