@@ -32,6 +32,12 @@
 //     the being a tip of its parents. Otherwise a payload block whose only child
 //     is such a vote would never be referred to and never be ordered (INV-8;
 //     the simulation found it within ten seeds).
+//   - §7, §9: an equivocator's vote can decide a slot at the one replica that
+//     got it, while nobody refers to it. Peers therefore exchange such openers
+//     too ([State.Outcasts]); when the epoch ends by them they become tips, as
+//     the plain blocks that they are from then on. Otherwise the others would
+//     wait for a gateway that is done: for good across an epoch (seed 2647 at
+//     n = 4), else until the next payload.
 //   - §6 waits: the slots waited for are those before the round to be opened
 //     (round-1 and round-2), which are opened and opened-1 unless rounds are
 //     jumped. A leader counts as silent after max(3 s, 2 intervals), since a

@@ -19,6 +19,8 @@ type node struct {
 	base   uint32  // the oldest milestone that ordered a parent without a node
 	reach  uint32  // at most the oldest milestone that the unordered cone refers to
 	isTip  bool
+	// outcast: an equivocator's vote of an epoch that has ended without it.
+	outcast bool
 
 	appr     uint64 // gateways with a vote of this epoch above it
 	approved bool

@@ -150,10 +150,12 @@ func (s *State) enterEpoch(f *network.File) {
 	}
 	s.late = nil
 	for _, n := range s.nodes {
+		n.outcast = s.excluded(n) && n.claim.Round < s.pos.NextSlot
 		n.appr, n.vote, n.sup, n.child = 0, false, nil, nil
 	}
 	s.epochs = append(s.epochs, s.newEpoch(f))
 	s.start(s.epochs[f.Epoch])
+	s.retip() // what equivocators decided by has to reach the others
 }
 
 // newEpoch is newEpoch with the rule that a test may have left out.

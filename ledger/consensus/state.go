@@ -34,6 +34,7 @@ type State struct {
 	nodes    map[stardust.BlockID]*node
 	tips     []*node // with some that are none any more
 	stale    int     // how many those are
+	outcasts []*node // excluded openers of the slots that are open
 	late     []*node // votes that are ordered but have nodes
 	rounds   map[uint32]*round
 	maxRound uint32

@@ -8,9 +8,10 @@ import (
 )
 
 // excluded reports whether n is a vote of a gateway that equivocated: no direct
-// parent of an honest gateway's blocks (§7).
+// parent of an honest gateway's blocks (§7). Votes of an epoch that has ended
+// are plain blocks, except those that decided nothing.
 func (s *State) excluded(n *node) bool {
-	return n.vote && s.faulty&bit(n.claim.Gateway) != 0
+	return n.outcast || n.vote && s.faulty&bit(n.claim.Gateway) != 0
 }
 
 // Useless reports whether a block is a vote that decides nothing any more and
@@ -55,14 +56,33 @@ func (s *State) retip() {
 			}
 		}
 	}
-	s.tips, s.stale = nil, 0
+	s.tips, s.stale, s.outcasts = nil, 0, nil
 	for _, n := range s.nodes {
 		n.isTip = n.ms == 0 && !covered[n] && !s.excluded(n)
 		if n.isTip {
 			s.tips = append(s.tips, n)
 		}
+		if n.ms == 0 && n.opener && n.vote && s.excluded(n) {
+			s.outcasts = append(s.outcasts, n)
+		}
 	}
-	slices.SortFunc(s.tips, func(a, b *node) int { return bytes.Compare(a.id[:], b.id[:]) })
+	byID := func(a, b *node) int { return bytes.Compare(a.id[:], b.id[:]) }
+	slices.SortFunc(s.tips, byID)
+	slices.SortFunc(s.outcasts, byID)
+}
+
+// Outcasts returns the openers of equivocators in the slots that are open or
+// were decided last. Nobody refers to them, yet this replica may have decided
+// by them: they are sent to peers with tips and heads (§9), as many as fit,
+// beginning with another one each time.
+func (s *State) Outcasts() []stardust.BlockID {
+	var ids []stardust.BlockID
+	for _, n := range s.outcasts {
+		if n.ms == 0 {
+			ids = append(ids, n.id)
+		}
+	}
+	return ids
 }
 
 // usableTips returns the tips that an honest gateway may choose.

@@ -1,6 +1,7 @@
 package consensus
 
 import (
+	"slices"
 	"time"
 
 	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
@@ -24,6 +25,9 @@ func (s *State) enter(n *node, self *parent, now time.Time, res *Result) {
 	}
 	if n.opener || s.broken == anyCertifies {
 		s.certify(n)
+	}
+	if n.opener && n.ms == 0 && s.excluded(n) && !slices.Contains(s.outcasts, n) {
+		s.outcasts = append(s.outcasts, n)
 	}
 	if n.opener && s.cur.leader(c.Round) == int(c.Gateway) && c.Round >= s.pos.NextSlot {
 		r := s.round(c.Round)
