@@ -14,7 +14,7 @@ func TestMutantsAreCaught(t *testing.T) {
 	}{
 		{"a quorum of half the weight", func(seed uint64) plan {
 			p := planOf(4, seed)
-			p.broken, p.parts, p.agreement = halfQuorum, true, true
+			p.broken, p.parts, p.agreement, p.disks = halfQuorum, true, true, false
 			return p
 		}},
 		{"Byzantine weight above B", func(seed uint64) plan {

@@ -83,6 +83,9 @@ func (n *simNode) cunningTry(g uint8, head *node) {
 		n.evilIssue(c, nil, n.everybody())
 		return
 	}
+	if st.cur.weight(r.opened)+st.cur.weights[g] < st.cur.total && s.odds(0.9) {
+		return // all the others are to wait for it
+	}
 	// Without the others' votes of the round, which would not wait for it.
 	before := st.rounds[r.openers[0].claim.Round-1]
 	if c = st.choose(g, nil); head != nil && before != nil {
@@ -97,16 +100,21 @@ func (n *simNode) cunningTry(g uint8, head *node) {
 	}
 	epoch := st.pos.Epoch
 	n.opened = c.round
-	for i, o := range r.openers[:min(2, len(r.openers))] {
-		if st.pos.Epoch != epoch {
-			return
-		}
-		b := n.sign(n.issuer.draft(g, c), uint64(i+1))
-		n.receive(b)
-		for _, to := range s.nodes {
-			if to.public == st.cur.file.Gateways[o.claim.Gateway].PublicKey {
-				s.send(n, to, func() { to.receive(b) })
-			}
+	told := 0
+	for _, to := range s.nodes {
+		switch _, member := st.cur.file.Index(to.public[:]); {
+		case to.public == n.public || !member || st.pos.Epoch != epoch:
+		case told == 2: // learns of both at once, from those who were told
+			to.held = s.now + 60
+		default:
+			told++
+			b := n.sign(n.issuer.draft(g, c), uint64(told))
+			n.receive(b)
+			s.after(1, func() {
+				if to.up {
+					to.receive(b)
+				}
+			})
 		}
 	}
 }

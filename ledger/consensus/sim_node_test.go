@@ -98,6 +98,7 @@ type simNode struct {
 	twin   bool // has a key that runs on two machines
 	second bool // is the second of them
 	skew   int64
+	held   int64 // the network delivers nothing to it before
 	up     bool
 	disk   *disk
 	backup *disk

@@ -372,7 +372,7 @@ func (s *sim) send(from, to *simNode, do func()) {
 		if s.odds(0.1) {
 			d = 1 + s.rng.Int64N(slow)
 		}
-		s.after(d, func() {
+		s.after(max(d, to.held-s.now), func() {
 			if to.up {
 				do()
 			}
