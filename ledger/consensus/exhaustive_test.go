@@ -300,6 +300,7 @@ func (m *model) directSkips(sh shape) string {
 
 // Whatever one replica decides of a slot, no other decides otherwise.
 func TestReplicasDecideAlikeInEveryShape(t *testing.T) {
+	notShort(t)
 	bases, total, kinds, contradiction := decideEveryShape(t, noMutant, *exhaustiveFull)
 	if contradiction != "" {
 		t.Fatal(contradiction)
@@ -314,6 +315,7 @@ func TestReplicasDecideAlikeInEveryShape(t *testing.T) {
 
 // The model would notice a broken rule.
 func TestShapesCatchMutants(t *testing.T) {
+	notShort(t)
 	for name, broken := range map[string]mutant{"half quorum": halfQuorum, "support of two": supportTwo} {
 		if _, _, _, contradiction := decideEveryShape(t, broken, false); contradiction == "" {
 			t.Errorf("%s: no shape contradicts itself", name)

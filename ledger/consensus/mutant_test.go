@@ -8,6 +8,7 @@ import (
 // Each broken variant of §15 is caught within 500 seeds: the checks would
 // notice.
 func TestMutantsAreCaught(t *testing.T) {
+	notShort(t)
 	for _, tt := range []struct {
 		name string
 		plan func(seed uint64) plan

@@ -86,6 +86,7 @@ func simulate(plans []plan, stop bool) (total counts, failed []error) {
 // No schedule of the plans breaks an invariant, and together they pass through
 // everything that a network may meet.
 func TestSchedules(t *testing.T) {
+	notShort(t)
 	var all counts
 	for _, n := range simSizes {
 		if *simOnly != 0 && n != *simOnly {
@@ -120,5 +121,14 @@ func TestSchedules(t *testing.T) {
 		if v == 0 {
 			t.Errorf("no %s in the whole run", name)
 		}
+	}
+}
+
+// notShort skips what takes the processor for seconds. The short tests look for
+// races, which there are none without goroutines.
+func notShort(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("long, and without goroutines")
 	}
 }
