@@ -66,7 +66,13 @@ func (r restoring) write(dir string) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(f.Sync(), f.Close(), os.Rename(path+".new", path), syncDir(dir))
+	if err := errors.Join(f.Sync(), f.Close()); err != nil {
+		return err // what is not on the disk must not take the place of what is
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		return err
+	}
+	return syncDir(dir)
 }
 
 // startOver makes a ledger where there is none, whose marks are to be restored.
