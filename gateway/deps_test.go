@@ -45,7 +45,7 @@ func edges() map[string]row {
 
 		"ledger/network":   {"ledger/stardust", crypto},
 		"ledger/consensus": {"ledger/stardust ledger/network", crypto},
-		"ledger":           {"ledger/stardust ledger/network powfarm/curl", crypto},
+		"ledger":           {"ledger/stardust ledger/network ledger/consensus powfarm/curl", crypto},
 		"ledger/store":     {"ledger ledger/stardust", badger + " " + sys},
 		"ledger/api":       {"ledger ledger/stardust ledger/network", ""},
 		"ledger/peer":      {"ledger ledger/stardust ledger/network", nats + " " + crypto + " " + sync},

@@ -15,6 +15,7 @@ package ledger
 import (
 	"cmp"
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -22,6 +23,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/hedgerow-iot/hedgerow/ledger/consensus"
 	"github.com/hedgerow-iot/hedgerow/ledger/network"
 	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
 )
@@ -66,6 +68,14 @@ type Config struct {
 	// it is durable and in the order of storing. It is called by the goroutine
 	// that stores, so it must not block; raw must not be changed. Nobody is told.
 	Announce func(id stardust.BlockID, raw []byte)
+
+	// Key is the identity key of a member of Network, which votes and signs
+	// milestones. Without one the replica only follows the others.
+	Key ed25519.PrivateKey
+
+	// Publish is told of every signature that this gateway gives to a milestone,
+	// once that is durable. It must not block. Nobody is told.
+	Publish func(consensus.Signature)
 
 	// Refetch returns the bytes of a block that the store has and cannot read,
 	// or an error; it may take seconds. Such a block is an error.

@@ -8,14 +8,19 @@ import (
 
 	"golang.org/x/crypto/blake2b"
 
+	"github.com/hedgerow-iot/hedgerow/ledger/consensus"
 	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
 )
 
 // Metadata is what the replica knows about a block beyond its bytes.
 type Metadata struct {
-	Parents  []stardust.BlockID // none: the genesis
-	Solid    bool               // the whole past is in the replica; so far true of every block held
-	Attached time.Time          // by this replica's clock, in milliseconds; zero: the genesis
+	Parents   []stardust.BlockID  // none: the genesis
+	Solid     bool                // the whole past is in the replica; so far true of every block held
+	Attached  time.Time           // by this replica's clock, in milliseconds; zero: the genesis
+	Approved  bool                // a quorum of gateways voted above it, or it is confirmed
+	Milestone uint32              // that orders it: it is confirmed; 0: none yet
+	Certified bool                // that milestone has the signatures of a quorum
+	Inclusion consensus.Inclusion // what the milestone did with its transaction
 }
 
 // Block returns the bytes of a block, or ErrNotFound. The genesis has none.
