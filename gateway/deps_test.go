@@ -46,7 +46,7 @@ func edges() map[string]row {
 		"ledger/network":   {"ledger/stardust", crypto},
 		"ledger/consensus": {"ledger/stardust ledger/network", crypto},
 		"ledger":           {"ledger/stardust ledger/network ledger/consensus powfarm/curl", crypto},
-		"ledger/store":     {"ledger ledger/stardust", badger + " " + sys},
+		"ledger/store":     {"ledger ledger/stardust ledger/network ledger/consensus", badger + " " + sys},
 		"ledger/api":       {"ledger ledger/stardust ledger/network", ""},
 		"ledger/peer":      {"ledger ledger/stardust ledger/network", nats + " " + crypto + " " + sync},
 

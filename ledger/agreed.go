@@ -2,7 +2,10 @@ package ledger
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
+	"sync"
 
 	"github.com/hedgerow-iot/hedgerow/ledger/consensus"
 	"github.com/hedgerow-iot/hedgerow/ledger/network"
@@ -25,40 +28,6 @@ type Milestone struct {
 	Signatures []consensus.Signature // of a quorum, by ascending keys; none: not certified yet
 }
 
-// Agreed returns how far the gateways agree. What it names is durable.
-func (l *Ledger) Agreed() Agreed { return Agreed{} }
-
-// WaitAgreed returns once more is agreed than before, or with the error of ctx.
-func (l *Ledger) WaitAgreed(ctx context.Context, before Agreed) (Agreed, error) {
-	<-ctx.Done()
-	return before, context.Cause(ctx)
-}
-
-// Milestone returns the milestone with this index, or ErrNotFound.
-func (l *Ledger) Milestone(index uint32) (Milestone, error) {
-	return Milestone{}, fmt.Errorf("%w: milestone %d", ErrNotFound, index)
-}
-
-// MilestoneIndex returns the index of the milestone with this id, or
-// ErrNotFound.
-func (l *Ledger) MilestoneIndex(id [32]byte) (uint32, error) {
-	return 0, fmt.Errorf("%w: milestone %x", ErrNotFound, id)
-}
-
-// Ordered returns what the milestone with this index orders, in that order
-// (TIP-2), or ErrNotFound.
-func (l *Ledger) Ordered(index uint32) ([]consensus.Entry, error) {
-	return nil, fmt.Errorf("%w: milestone %d", ErrNotFound, index)
-}
-
-// WaitApproved returns once blocks were approved after the position given, and
-// the position to go on from: it counts approvals since this start. Approvals
-// that were missed, because more than [MaxList] came, are not repeated.
-func (l *Ledger) WaitApproved(ctx context.Context, after uint64) (ids []stardust.BlockID, position uint64, err error) {
-	<-ctx.Done()
-	return nil, after, context.Cause(ctx)
-}
-
 // A Word is what a gateway tells another one of its part in the agreement
 // (consensus.md §6, §7).
 type Word struct {
@@ -73,20 +42,231 @@ type Word struct {
 	Highest []uint32 // by gateway of the epoch: the highest round that it knows to be opened; 64 at most
 }
 
-// Word returns what is to be told to the others.
-func (l *Ledger) Word() Word { return Word{} }
+// What may wait for the writer.
+const (
+	maxWords      = 256
+	maxSignatures = 4096
+)
 
-// Hear takes in another gateway's word. It does not block.
-func (l *Ledger) Hear(from network.PublicKey, w Word) {}
+// A board is where the writer shows what is agreed, and finds what others say.
+type board struct {
+	wake chan struct{} // capacity 1: something was said
+
+	mu         sync.Mutex // guards what follows
+	agreed     Agreed
+	changed    chan struct{} // closed, and made anew, when agreed changes
+	word       Word
+	approved   map[stardust.BlockID]bool // and not ordered
+	approvals  []stardust.BlockID        // the newest, MaxList at most
+	approvedAt uint64                    // how many there were
+	newly      chan struct{}             // closed, and made anew, when there are more
+	words      []heard
+	signatures []consensus.Signature
+	certs      *consensus.Certificates
+}
+
+type heard struct {
+	from network.PublicKey
+	word Word
+}
+
+func (b *board) init() {
+	b.wake = make(chan struct{}, 1)
+	b.changed, b.newly = make(chan struct{}), make(chan struct{})
+	b.approved = map[stardust.BlockID]bool{}
+}
+
+// show replaces what is agreed.
+func (b *board) show(a Agreed) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if a != b.agreed {
+		b.agreed = a
+		close(b.changed)
+		b.changed = make(chan struct{})
+	}
+}
+
+// approve takes note of blocks that a quorum approved.
+func (b *board) approve(ids []stardust.BlockID) {
+	if len(ids) == 0 {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, id := range ids {
+		b.approved[id] = true
+	}
+	b.approvals = append(b.approvals, ids...)
+	b.approvals = slices.Delete(b.approvals, 0, max(0, len(b.approvals)-MaxList))
+	b.approvedAt += uint64(len(ids))
+	close(b.newly)
+	b.newly = make(chan struct{})
+}
+
+// order forgets approvals of blocks that were ordered.
+func (b *board) order(entries []consensus.Entry) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, e := range entries {
+		delete(b.approved, e.ID)
+	}
+}
+
+func (b *board) isApproved(id stardust.BlockID) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.approved[id]
+}
+
+// take returns what was said since the last call.
+func (b *board) take() ([]heard, []consensus.Signature) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	words, signatures := b.words, b.signatures
+	b.words, b.signatures = nil, nil
+	return words, signatures
+}
+
+func (b *board) signal() {
+	select {
+	case b.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Agreed returns how far the gateways agree. What it names is durable.
+func (l *Ledger) Agreed() Agreed {
+	l.board.mu.Lock()
+	defer l.board.mu.Unlock()
+	return l.board.agreed
+}
+
+// WaitAgreed returns once more is agreed than before, or with the error of ctx.
+func (l *Ledger) WaitAgreed(ctx context.Context, before Agreed) (Agreed, error) {
+	for {
+		l.board.mu.Lock()
+		now, changed := l.board.agreed, l.board.changed
+		l.board.mu.Unlock()
+		if now != before {
+			return now, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return before, context.Cause(ctx)
+		}
+	}
+}
+
+// WaitApproved returns once blocks were approved after the position given, and
+// the position to go on from: it counts approvals since this start. Approvals
+// that were missed, because more than [MaxList] came, are not repeated.
+func (l *Ledger) WaitApproved(ctx context.Context, after uint64) (ids []stardust.BlockID, position uint64, err error) {
+	b := &l.board
+	for {
+		b.mu.Lock()
+		position = b.approvedAt
+		if position > after {
+			n := min(position-after, uint64(len(b.approvals)))
+			ids = slices.Clone(b.approvals[uint64(len(b.approvals))-n:])
+		}
+		newly := b.newly
+		b.mu.Unlock()
+		if len(ids) > 0 {
+			return ids, position, nil
+		}
+		select {
+		case <-newly:
+		case <-ctx.Done():
+			return nil, after, context.Cause(ctx)
+		}
+	}
+}
+
+// Milestone returns the milestone with this index, or ErrNotFound.
+func (l *Ledger) Milestone(index uint32) (Milestone, error) {
+	e, signatures, err := l.store.Milestone(index)
+	if errors.Is(err, ErrNotFound) {
+		return Milestone{}, fmt.Errorf("%w: milestone %d", ErrNotFound, index)
+	} else if err != nil {
+		return Milestone{}, fmt.Errorf("milestone %d: %w", index, err)
+	}
+	return Milestone{e, e.ID(), signatures}, nil
+}
+
+// MilestoneIndex returns the index of the milestone with this id, or
+// ErrNotFound.
+func (l *Ledger) MilestoneIndex(id [32]byte) (uint32, error) {
+	index, err := l.store.MilestoneIndex(id)
+	if err != nil {
+		return 0, fmt.Errorf("milestone %x: %w", id, err)
+	}
+	return index, nil
+}
+
+// Ordered returns what the milestone with this index orders, in that order
+// (TIP-2), or ErrNotFound.
+func (l *Ledger) Ordered(index uint32) ([]consensus.Entry, error) {
+	entries, err := l.store.MilestoneBlocks(index)
+	if err != nil {
+		return nil, fmt.Errorf("blocks of milestone %d: %w", index, err)
+	}
+	return entries, nil
+}
+
+// Word returns what is to be told to the others.
+func (l *Ledger) Word() Word {
+	l.board.mu.Lock()
+	defer l.board.mu.Unlock()
+	return l.board.word
+}
+
+// Hear takes in another gateway's word. It does not block; when too many wait,
+// it is dropped.
+func (l *Ledger) Hear(from network.PublicKey, w Word) {
+	b := &l.board
+	b.mu.Lock()
+	if len(b.words) < maxWords {
+		b.words = append(b.words, heard{from, w})
+	}
+	b.mu.Unlock()
+	b.signal()
+}
 
 // Certify takes in signatures of milestones, of which the gateway that sent
-// them need not be the signer. Those that are wrong are dropped; the error
-// wraps [consensus.ErrBadSignature] if the first of them is, or ErrBusy when too
-// many wait.
-func (l *Ledger) Certify(signatures []consensus.Signature) error { return nil }
+// them need not be the signer. Those that are wrong are dropped. The error wraps
+// ErrBusy when too many wait.
+func (l *Ledger) Certify(signatures []consensus.Signature) error {
+	b := &l.board
+	b.mu.Lock()
+	full := len(b.signatures)+len(signatures) > maxSignatures
+	if !full {
+		b.signatures = append(b.signatures, signatures...)
+	}
+	b.mu.Unlock()
+	b.signal()
+	if full {
+		return fmt.Errorf("%w: %d signatures of milestones wait", ErrBusy, maxSignatures)
+	}
+	return nil
+}
 
 // Signatures returns the signatures known of the milestones from one index to
 // another, both included, by ascending index, and at most most of them.
-func (l *Ledger) Signatures(from, to uint32, most int) ([]consensus.Signature, error) {
-	return nil, nil
+func (l *Ledger) Signatures(from, to uint32, most int) (out []consensus.Signature, err error) {
+	last, _ := l.store.Last()
+	for index := max(from, 1); index <= min(to, last) && len(out) < most; index++ {
+		_, signatures, err := l.store.Milestone(index)
+		if err != nil {
+			return nil, fmt.Errorf("signatures of milestone %d: %w", index, err)
+		}
+		if signatures == nil {
+			l.board.mu.Lock()
+			signatures = l.board.certs.Said(index)
+			l.board.mu.Unlock()
+		}
+		out = append(out, signatures[:min(len(signatures), most-len(out))]...)
+	}
+	return out, nil
 }

@@ -1,25 +1,107 @@
 package ledger
 
 import (
+	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 
+	"github.com/hedgerow-iot/hedgerow/ledger/consensus"
 	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
 	"github.com/hedgerow-iot/hedgerow/powfarm/curl"
 )
 
-// check returns the block with these bytes if it is valid whatever its
-// parents are: structure and version (TIP-24), payload, proof of work
-// (TIP-12). The error wraps ErrInvalid or ErrScore.
-func (l *Ledger) check(raw []byte) (*stardust.Block, error) {
-	b, err := stardust.ParseBlock(raw)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+// check reads the block of a job that is to be attached, and returns nil if it
+// is valid whatever its parents are: structure and version (TIP-24), payload,
+// proof of work (TIP-12). The error wraps ErrInvalid or ErrScore.
+func (l *Ledger) check(j *job) (err error) {
+	if j.block, err = stardust.ParseBlock(j.raw); err != nil {
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
-	if err := CheckScore(raw, l.network.MinPoWScore); err != nil {
-		return nil, err
+	if consensus.IsVote(j.block.Payload) {
+		return fmt.Errorf("%w: votes come from gateways alone", ErrInvalid)
 	}
-	return b, nil
+	if err := CheckScore(j.raw, l.network.MinPoWScore); err != nil {
+		return err
+	}
+	return l.decode(j)
+}
+
+// decode fills in what consensus needs of a job's block, unless it is a vote of
+// an epoch to come. The error wraps ErrInvalid.
+func (l *Ledger) decode(j *job) error {
+	b, err := l.epochs.Load().Decode(j.id, j.block)
+	switch {
+	case errors.Is(err, consensus.ErrFutureEpoch):
+		return nil
+	case err != nil:
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	b.Third = l.third(j.block)
+	j.agreed, j.decoded = b, true
+	return nil
+}
+
+// admit reports whether a block whose parents are stored, or in the group, may
+// be stored. If not it has its answer: it breaks a rule, or is kept for another
+// epoch, or is of no use. The error is the store's.
+func (l *Ledger) admit(g *group, j *job) (ok bool, err error) {
+	if !j.decoded { // the epoch may have begun since it was looked at
+		if err := l.decode(j); err != nil {
+			l.refuse(j, err)
+			return false, nil
+		}
+	}
+	if !j.decoded {
+		l.park(j)
+		return false, nil
+	}
+	if j.agreed.Kind != consensus.KindVote {
+		return true, nil
+	}
+	if l.agreement.state.Useless(j.agreed) && !l.hold.wants(j.id) {
+		j.answer(nil)
+		return false, nil
+	}
+	switch err := l.agreement.state.Check(j.agreed, g.staged); {
+	case errors.Is(err, consensus.ErrInvalid):
+		l.refuse(j, fmt.Errorf("%w: %w", ErrInvalid, err))
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("check vote %v: %w", j.id, err)
+	}
+	return true, nil
+}
+
+func (l *Ledger) refuse(j *job, err error) {
+	l.counts.refused.Add(1)
+	j.answer(err)
+}
+
+// park keeps a vote of the next epoch until that begins, as many as one sender
+// may have there.
+func (l *Ledger) park(j *job) {
+	a := &l.agreement
+	if a.parkedOf[j.from] < maxParked {
+		a.parkedOf[j.from]++
+		j.raw = bytes.Clone(j.raw) // it is part of a long message
+		a.parked = append(a.parked, j)
+		l.counts.parked.Store(uint64(len(a.parked)))
+	}
+	j.answer(nil)
+}
+
+// unpark returns the votes that were kept, if their epoch has begun.
+func (l *Ledger) unpark() []*job {
+	a := &l.agreement
+	if a.parkedIn == a.state.File().Epoch {
+		return nil
+	}
+	a.parkedIn = a.state.File().Epoch
+	jobs := a.parked
+	a.parked, a.parkedOf = nil, map[string]int{}
+	l.counts.parked.Store(0)
+	return jobs
 }
 
 // CheckScore returns nil if the proof of work of a block with these bytes

@@ -71,6 +71,9 @@ func (h *hold) release(id stardust.BlockID) (ready []*job) {
 	return ready
 }
 
+// wants reports whether a held block waits for the one with this id.
+func (h *hold) wants(id stardust.BlockID) bool { return len(h.waiting[id]) > 0 }
+
 // dropOldest drops the oldest block of the gateway that holds the most bytes.
 func (h *hold) dropOldest() {
 	most, from := -1, ""

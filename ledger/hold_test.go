@@ -27,7 +27,7 @@ func TestEveryOrderOfArrivalGivesTheSameReplica(t *testing.T) {
 				t.Fatalf("%v: receive %s: %v", order, name, err)
 			}
 		}
-		tips, _ := s.Tips()
+		tips, _ := l.AllTips(10)
 		got, err := l.Digest()
 		if err != nil || got != want || d.named(tips) != "f" || l.Stats().Held != 0 {
 			t.Fatalf("%v: digest %x, %v, tips %s, %d held", order, got, err, d.named(tips), l.Stats().Held)

@@ -69,9 +69,25 @@ type Config struct {
 	// that stores, so it must not block; raw must not be changed. Nobody is told.
 	Announce func(id stardust.BlockID, raw []byte)
 
+	// Epochs are the network files before Network, from epoch 0 on. They, and
+	// Network, count for a store that has none; later ones come in blocks.
+	Epochs []*network.File
+
 	// Key is the identity key of a member of Network, which votes and signs
 	// milestones. Without one the replica only follows the others.
 	Key ed25519.PrivateKey
+
+	// Fresh says that Key was never used before: an empty store is then no loss
+	// of what it has voted.
+	Fresh bool
+
+	// Clock returns the time for votes in Unix milliseconds, or 0 while it is
+	// not known to be good. The system's.
+	Clock func() uint64
+
+	// OnEpoch is told of the network file of a new epoch once that is durable.
+	// It must not block. Nobody is told.
+	OnEpoch func(*network.File)
 
 	// Publish is told of every signature that this gateway gives to a milestone,
 	// once that is durable. It must not block. Nobody is told.
@@ -89,22 +105,30 @@ type Config struct {
 
 // A Ledger is a replica. See [New].
 type Ledger struct {
-	network *network.File
+	network *network.File // any of the network: what blocks are checked by never changes
 	store   Store
 	log     *slog.Logger
+	clock   func() uint64
+	maxTips int
 
 	queue    chan *job     // of Attach
 	received chan []*job   // of Receive
 	closed   chan struct{} // closed when Run ends
 	started  atomic.Bool
 	announce func(stardust.BlockID, []byte)
+	publish  func(consensus.Signature)
+	onEpoch  func(*network.File)
 	refetch  func(stardust.BlockID) ([]byte, error)
 	scorer   scorer
 	growth   growth
 	recent   recent
 
+	board  board
+	epochs atomic.Pointer[consensus.Epochs]
+
 	// Owned by the goroutine of Run.
-	hold *hold
+	hold      *hold
+	agreement agreement
 
 	// The pool is replaced by the goroutine of Run and never changed once
 	// others can see it.
@@ -112,6 +136,7 @@ type Ledger struct {
 
 	counts struct {
 		blocks, held, heldBytes, dropped, refused, duplicates, damaged, refetched atomic.Uint64
+		votes, equivocators, conflicts, badSignatures, parked                     atomic.Uint64
 
 		lastAttached atomic.Int64 // Unix milliseconds, 0 never
 	}
@@ -125,17 +150,22 @@ type Ledger struct {
 
 // Stats are the replica's figures at a moment.
 type Stats struct {
-	Blocks       uint64    // stored, the genesis not counted
-	Tips         int       // known for selection
-	Queued       int       // waiting to be stored
-	Held         int       // waiting for their parents
-	HeldBytes    int       // bytes of those
-	Dropped      uint64    // held blocks given up to make room, since start
-	Refused      uint64    // invalid blocks, since start
-	Duplicates   uint64    // blocks that were there already, since start
-	Damaged      uint64    // reads of blocks that the store could not give back, since start
-	Refetched    uint64    // of those, how many a peer gave
-	LastAttached time.Time // zero: never
+	Blocks        uint64    // stored, the genesis not counted
+	Tips          int       // known for selection
+	Queued        int       // waiting to be stored
+	Held          int       // waiting for their parents
+	HeldBytes     int       // bytes of those
+	Dropped       uint64    // held blocks given up to make room, since start
+	Refused       uint64    // invalid blocks, since start
+	Duplicates    uint64    // blocks that were there already, since start
+	Damaged       uint64    // reads of blocks that the store could not give back, since start
+	Refetched     uint64    // of those, how many a peer gave
+	Votes         uint64    // issued, since start
+	Parked        int       // votes of the next epoch that wait for it
+	Equivocators  uint64    // gateways caught voting twice, since start
+	Conflicts     uint64    // 1: others signed another milestone than this replica derived
+	BadSignatures uint64    // of milestones, since start
+	LastAttached  time.Time // zero: never
 }
 
 // New returns a ledger over what the store holds. It does nothing until
@@ -158,17 +188,7 @@ func New(cfg Config, store Store) (*Ledger, error) {
 		refetch:  cfg.Refetch,
 		hold:     newHold(cmp.Or(cfg.HoldCount, 4096), cmp.Or(cfg.HoldBytes, 8<<20)),
 	}
-	p, err := loadPool(store, cmp.Or(cfg.MaxTips, 256))
-	if err != nil {
-		return nil, fmt.Errorf("open ledger: %w", err)
-	}
-	l.pool.Store(p)
-	if l.refetch == nil {
-		l.refetch = func(id stardust.BlockID) ([]byte, error) { return nil, fmt.Errorf("%w: %v", ErrNotFound, id) }
-	}
-	if l.announce == nil {
-		l.announce = func(stardust.BlockID, []byte) {}
-	}
+	l.defaults(&cfg)
 	blocks, last, err := store.Count()
 	if err != nil {
 		return nil, fmt.Errorf("open ledger: %w", err)
@@ -179,7 +199,32 @@ func New(cfg Config, store Store) (*Ledger, error) {
 	if !last.IsZero() {
 		l.counts.lastAttached.Store(last.UnixMilli())
 	}
+	if err := l.openAgreement(&cfg); err != nil {
+		return nil, fmt.Errorf("open ledger: %w", err)
+	}
 	return l, nil
+}
+
+// defaults fills what the configuration leaves out.
+func (l *Ledger) defaults(cfg *Config) {
+	l.board.init()
+	l.maxTips = cmp.Or(cfg.MaxTips, 256)
+	l.clock, l.publish, l.onEpoch = cfg.Clock, cfg.Publish, cfg.OnEpoch
+	if l.clock == nil {
+		l.clock = func() uint64 { return uint64(time.Now().UnixMilli()) }
+	}
+	if l.publish == nil {
+		l.publish = func(consensus.Signature) {}
+	}
+	if l.onEpoch == nil {
+		l.onEpoch = func(*network.File) {}
+	}
+	if l.refetch == nil {
+		l.refetch = func(id stardust.BlockID) ([]byte, error) { return nil, fmt.Errorf("%w: %v", ErrNotFound, id) }
+	}
+	if l.announce == nil {
+		l.announce = func(stardust.BlockID, []byte) {}
+	}
 }
 
 // Run stores what is attached and received until ctx ends, and then returns
@@ -190,6 +235,21 @@ func (l *Ledger) Run(ctx context.Context) error {
 		panic("ledger: Run called twice")
 	}
 	defer close(l.closed) // from here on everything returns ErrClosed
+	if err := l.run(ctx); err != nil {
+		l.mu.Lock()
+		l.failure = err
+		l.mu.Unlock()
+		return fmt.Errorf("ledger: %w", err)
+	}
+	return nil
+}
+
+func (l *Ledger) run(ctx context.Context) error {
+	if err := l.resume(); err != nil {
+		return err
+	}
+	timer := time.NewTimer(0)
+	defer timer.Stop()
 	for {
 		var work []*job
 		select {
@@ -198,12 +258,19 @@ func (l *Ledger) Run(ctx context.Context) error {
 		case j := <-l.queue:
 			work = []*job{j}
 		case work = <-l.received:
+		case <-l.board.wake:
+		case <-timer.C:
 		}
 		if err := l.write(work); err != nil {
-			l.mu.Lock()
-			l.failure = err
-			l.mu.Unlock()
-			return fmt.Errorf("ledger: %w", err)
+			return err
+		}
+		wake, err := l.agree()
+		if err != nil {
+			return err
+		}
+		timer.Stop()
+		if !wake.IsZero() {
+			timer.Reset(max(0, time.Until(wake)))
 		}
 	}
 }
@@ -246,8 +313,7 @@ func (l *Ledger) submit(ctx context.Context, j *job) error {
 		l.counts.duplicates.Add(1)
 		return nil
 	}
-	var err error
-	if j.block, err = l.check(j.raw); err != nil {
+	if err := l.check(j); err != nil {
 		l.counts.refused.Add(1)
 		return err
 	}

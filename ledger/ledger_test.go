@@ -26,8 +26,9 @@ func TestTipsAreTheBlocksWithoutChildren(t *testing.T) {
 	} {
 		s := newMemory()
 		d := draw(t, tt.dag)
-		d.attach(start(t, ledger.Config{}, s))
-		if tips, _ := s.Tips(); d.named(tips) != tt.tips {
+		l := start(t, ledger.Config{}, s)
+		d.attach(l)
+		if tips, _ := l.AllTips(10); d.named(tips) != tt.tips {
 			t.Errorf("%s: tips are %s, want %s", tt.dag, d.named(tips), tt.tips)
 		}
 	}

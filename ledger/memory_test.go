@@ -18,7 +18,7 @@ type memory struct {
 	order []ledger.Entry
 	at    map[stardust.BlockID]int // index in order
 	marks []memoryMark             // ascending
-	tips  []stardust.BlockID
+	book  []ledger.Change          // without entries
 	doubt error
 }
 
@@ -29,7 +29,7 @@ type memoryMark struct {
 
 func newMemory() *memory { return &memory{at: map[stardust.BlockID]int{}} }
 
-func (m *memory) Commit(entries []ledger.Entry, tips []stardust.BlockID) error {
+func (m *memory) Commit(c ledger.Change) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.doubt != nil {
@@ -43,7 +43,7 @@ func (m *memory) Commit(entries []ledger.Entry, tips []stardust.BlockID) error {
 			return err
 		}
 	}
-	for _, e := range entries {
+	for _, e := range c.Entries {
 		if e.Block != nil {
 			m.at[e.ID] = len(m.order)
 			e.Raw = slices.Clone(e.Raw)
@@ -59,7 +59,8 @@ func (m *memory) Commit(entries []ledger.Entry, tips []stardust.BlockID) error {
 		}
 		return 1
 	})
-	m.tips = slices.Clone(tips)
+	c.Entries = nil
+	m.book = append(m.book, c)
 	return nil
 }
 
@@ -150,12 +151,6 @@ func (m *memory) IDs(yield func(stardust.BlockID) bool) error {
 		}
 	}
 	return nil
-}
-
-func (m *memory) Tips() ([]stardust.BlockID, error) {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	return m.tips, nil
 }
 
 func (m *memory) Count() (uint64, time.Time, error) {

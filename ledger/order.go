@@ -60,12 +60,19 @@ func (l *Ledger) Wait(ctx context.Context, after uint64) error {
 
 // AllTips returns the tips, newest first and at most most of them, and whether
 // these are all that the replica has: every block of it is then in their past.
+// What nobody honest refers to, although something may have been decided by it,
+// is among them (consensus.md §9).
 func (l *Ledger) AllTips(most int) (ids []stardust.BlockID, all bool) {
 	p := l.pool.Load()
-	for i := len(p.tips) - 1; i >= 0 && len(ids) < most; i-- {
-		ids = append(ids, p.tips[i].id)
+	ids = append(ids, p.outcasts[:min(len(p.outcasts), most/2)]...)
+	all = p.all && len(ids) == len(p.outcasts)
+	for i := len(p.tips) - 1; i >= 0; i-- {
+		if len(ids) == most {
+			return ids, false
+		}
+		ids = append(ids, p.tips[i])
 	}
-	return ids, len(ids) == len(p.tips) && len(p.tips) < p.max
+	return ids, all
 }
 
 // Has reports whether the block is in the replica, held blocks not counted.

@@ -14,13 +14,33 @@ import (
 
 // Metadata is what the replica knows about a block beyond its bytes.
 type Metadata struct {
-	Parents   []stardust.BlockID  // none: the genesis
-	Solid     bool                // the whole past is in the replica; so far true of every block held
-	Attached  time.Time           // by this replica's clock, in milliseconds; zero: the genesis
+	Parents  []stardust.BlockID // none: the genesis
+	Solid    bool               // the whole past is in the replica; so far true of every block held
+	Attached time.Time          // by this replica's clock, in milliseconds; zero: the genesis
+	Progress
+}
+
+// Progress is how far a block has come (consensus.md §10).
+type Progress struct {
 	Approved  bool                // a quorum of gateways voted above it, or it is confirmed
 	Milestone uint32              // that orders it: it is confirmed; 0: none yet
 	Certified bool                // that milestone has the signatures of a quorum
 	Inclusion consensus.Inclusion // what the milestone did with its transaction
+}
+
+// Progress returns how far a block has come; the zero value also for one that
+// the replica does not hold.
+func (l *Ledger) Progress(id stardust.BlockID) (Progress, error) {
+	approved := l.board.isApproved(id) // asked first: what is ordered is forgotten here
+	index, inclusion, err := l.store.Ordered(id)
+	if err != nil {
+		return Progress{}, fmt.Errorf("progress of block %v: %w", id, err)
+	}
+	if index == 0 {
+		return Progress{Approved: approved}, nil
+	}
+	_, certified := l.store.Last()
+	return Progress{Approved: true, Milestone: index, Certified: index <= certified, Inclusion: inclusion}, nil
 }
 
 // Block returns the bytes of a block, or ErrNotFound. The genesis has none.
@@ -38,7 +58,8 @@ func (l *Ledger) Metadata(id stardust.BlockID) (Metadata, error) {
 	if err != nil {
 		return Metadata{}, err
 	}
-	return Metadata{Parents: rec.Parents, Solid: true, Attached: rec.Attached}, nil
+	p, err := l.Progress(id)
+	return Metadata{Parents: rec.Parents, Solid: true, Attached: rec.Attached, Progress: p}, err
 }
 
 // Children returns the blocks that approve this one directly, in order of
@@ -142,6 +163,9 @@ func (l *Ledger) Stats() Stats {
 		Duplicates: l.counts.duplicates.Load(),
 		Damaged:    l.counts.damaged.Load(),
 		Refetched:  l.counts.refetched.Load(),
+		Votes:      l.counts.votes.Load(), Parked: int(l.counts.parked.Load()),
+		Equivocators: l.counts.equivocators.Load(), Conflicts: l.counts.conflicts.Load(),
+		BadSignatures: l.counts.badSignatures.Load(),
 	}
 	if ms := l.counts.lastAttached.Load(); ms != 0 {
 		s.LastAttached = time.UnixMilli(ms)

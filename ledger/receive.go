@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 
+	"github.com/hedgerow-iot/hedgerow/ledger/consensus"
 	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
 	"github.com/hedgerow-iot/hedgerow/powfarm/curl"
 )
@@ -113,14 +114,19 @@ func (l *Ledger) checkBatch(b *batch, blocks []Incoming) error {
 			o.Err = fmt.Errorf("%w: %w", ErrInvalid, err)
 			continue
 		}
-		b.jobs = append(b.jobs, &job{id: o.ID, raw: raw, block: block, from: in.From, looked: looked})
+		j := &job{id: o.ID, raw: raw, block: block, from: in.From, looked: looked}
+		if o.Err = l.decode(j); o.Err != nil {
+			continue
+		}
+		b.jobs = append(b.jobs, j)
 		b.index = append(b.index, i)
 		scores = append(scores, curl.Work{Digest: stardust.PoWDigest(raw), Nonce: block.Nonce})
 	}
 	zeros := l.scorer.zeros(scores)
 	kept := 0
 	for i, j := range b.jobs {
-		if err := scoreError(zeros[i], len(j.raw), l.network.MinPoWScore); err != nil {
+		err := scoreError(zeros[i], len(j.raw), l.network.MinPoWScore)
+		if err != nil && !consensus.IsVote(j.block.Payload) { // votes need none (consensus.md §2)
 			b.outcomes[b.index[i]].Err = err
 			continue
 		}

@@ -3,8 +3,28 @@ package ledger
 import (
 	"time"
 
+	"github.com/hedgerow-iot/hedgerow/ledger/consensus"
+	"github.com/hedgerow-iot/hedgerow/ledger/network"
 	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
 )
+
+// A Change is what one Commit stores.
+type Change struct {
+	Entries      []Entry
+	Own          *consensus.Durable       // nil: as it was
+	Milestones   []consensus.Milestone    // ascending, following what is stored; their blocks are stored or entries
+	Certificates []Certificate            // of stored milestones or of those above
+	Certified    uint32                   // if above what is stored: every milestone up to it has a certificate
+	Equivocation []consensus.Equivocation // one of a key
+	Networks     []*network.File          // of the epochs after the last one stored
+}
+
+// A Certificate is what proves a milestone: the signatures of a quorum by
+// ascending keys.
+type Certificate struct {
+	Index      uint32
+	Signatures []consensus.Signature
+}
 
 // An Entry is one block to store, or a further mark of a stored one.
 type Entry struct {
@@ -27,17 +47,18 @@ type Record struct {
 //
 // Commit is called by one goroutine at a time; everything else may be called
 // concurrently with it and with itself, and sees either all of a Commit or
-// nothing of it. The genesis has no record, but children and a place among the
-// tips. Functions passed to a Store are called until they return false; they
-// may read the store.
+// nothing of it. The genesis has no record, but children. Functions passed to a
+// Store are called until they return false; they may read the store.
 type Store interface {
-	// Commit stores the entries in their order, and tips as what Tips returns
-	// from then on. It returns nil when all of it is on stable storage. An
-	// error that wraps ErrBusy means that nothing was stored and that a later
-	// Commit may succeed; after any other error the store is in doubt and
-	// accepts no further Commit. Parents of an entry are the genesis, stored,
-	// or earlier entries; no entry's block is stored already.
-	Commit(entries []Entry, tips []stardust.BlockID) error
+	Book
+
+	// Commit stores the change, entries in their order. It returns nil when all
+	// of it is on stable storage. An error that wraps ErrBusy means that
+	// nothing of it can be seen and that a later Commit may succeed; after any
+	// other error the store is in doubt and accepts no further Commit. Parents
+	// of an entry are the genesis, stored, or earlier entries; no entry's block
+	// is stored already.
+	Commit(c Change) error
 	// Ready returns nil if a Commit would be accepted now, or why not.
 	Ready() error
 	// Has reports whether the block is stored.
@@ -61,10 +82,36 @@ type Store interface {
 	Order(after uint64, yield func(position uint64, id stardust.BlockID) bool) error
 	// ID returns the random number that the store was given when it was made.
 	ID() [8]byte
-	// Tips returns what the last Commit was given: nil if there was none.
-	Tips() ([]stardust.BlockID, error)
 	// Count returns the number of stored blocks, which is the position of the
 	// last one, and when the last one was
 	// attached; the zero time if there is none.
 	Count() (blocks uint64, last time.Time, err error)
+}
+
+// A Book is the part of a [Store] that keeps what the gateways agreed.
+type Book interface {
+	// Last returns the index of the last milestone, and up to which one every
+	// milestone has a certificate.
+	Last() (milestone, certified uint32)
+	// Milestone returns a milestone without its blocks and its signatures, nil
+	// if it has no certificate; or ErrNotFound.
+	Milestone(index uint32) (consensus.Essence, []consensus.Signature, error)
+	// MilestoneIndex returns the index of the milestone with this id, or
+	// ErrNotFound.
+	MilestoneIndex(id [32]byte) (uint32, error)
+	// MilestoneBlocks returns what a milestone orders, in that order, or
+	// ErrNotFound.
+	MilestoneBlocks(index uint32) ([]consensus.Entry, error)
+	// Ordered returns the milestone that orders a block and what that did with
+	// its transaction; 0: none does.
+	Ordered(id stardust.BlockID) (milestone uint32, inclusion consensus.Inclusion, err error)
+	// Unordered yields in order of arrival the blocks that no milestone before
+	// from orders.
+	Unordered(from uint32, yield func(id stardust.BlockID, raw []byte) bool) error
+	// Own returns the record of the gateway's own votes; nil if there is none.
+	Own() (*consensus.Durable, error)
+	// Equivocators returns the keys that equivocated.
+	Equivocators() ([]network.PublicKey, error)
+	// Networks returns the network files stored, from epoch 0 on.
+	Networks() ([]*network.File, error)
 }

@@ -1,7 +1,6 @@
 package ledger
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"slices"
 
@@ -12,58 +11,39 @@ import (
 // time, so that the pool shrinks.
 const wideTips = 8
 
-// A pool holds the tips: solid blocks without children. It is a value: with
-// returns a changed copy.
+// A pool holds the tips to choose from. It never changes.
 type pool struct {
-	tips []tip // oldest first
-	max  int
+	tips     []stardust.BlockID // oldest first, at least one
+	beside   stardust.BlockID   // second parent when there is one tip
+	all      bool               // these are all tips
+	outcasts []stardust.BlockID // openers of equivocators, which are no tips
 }
 
-type tip struct {
-	id      stardust.BlockID
-	parents []stardust.BlockID // none: the genesis
+// showTips makes the tips of the state those to choose from, the newest of them.
+func (l *Ledger) showTips() {
+	s := l.agreement.state
+	p := &pool{tips: s.Tips(), all: true, outcasts: s.Outcasts()}
+	if more := len(p.tips) - l.maxTips; more > 0 {
+		p.tips, p.all = p.tips[more:], false
+	}
+	if len(p.tips) == 1 {
+		p.beside = l.beside(p.tips[0])
+	}
+	l.pool.Store(p)
 }
 
-// loadPool returns the pool as the last Commit left it.
-func loadPool(store Store, max int) (*pool, error) {
-	ids, err := store.Tips()
-	if err != nil {
-		return nil, fmt.Errorf("read tips: %w", err)
-	}
-	p := &pool{max: max}
-	if len(ids) == 0 {
-		p.tips = []tip{{id: stardust.GenesisID}}
-	}
-	for _, id := range ids {
-		rec, err := store.Load(id)
-		if err != nil {
-			return nil, fmt.Errorf("read tip %v: %w", id, err)
+// beside returns the second parent of a block when there is one tip: the own
+// last vote, or the root of the last milestone, or a parent of the tip. None of
+// them is far back (consensus.md §6).
+func (l *Ledger) beside(tip stardust.BlockID) stardust.BlockID {
+	a := &l.agreement
+	candidates := []stardust.BlockID{a.own.Head, a.state.Position().Root}
+	for _, id := range append(candidates, a.state.Parents(tip)...) {
+		if id != tip && id != stardust.GenesisID {
+			return id
 		}
-		p.tips = append(p.tips, tip{id, rec.Parents})
 	}
-	return p, nil
-}
-
-// with returns the pool after the blocks were attached in their order. Above
-// the limit the oldest tips are forgotten.
-func (p *pool) with(entries []Entry) *pool {
-	tips := slices.Clone(p.tips)
-	for _, e := range entries {
-		if e.Block == nil {
-			continue
-		}
-		tips = slices.DeleteFunc(tips, func(t tip) bool { return slices.Contains(e.Block.Parents, t.id) })
-		tips = append(tips, tip{e.ID, e.Block.Parents})
-	}
-	return &pool{tips: tips[max(0, len(tips)-p.max):], max: p.max}
-}
-
-func (p *pool) ids() []stardust.BlockID {
-	ids := make([]stardust.BlockID, len(p.tips))
-	for i, t := range p.tips {
-		ids[i] = t.id
-	}
-	return ids
+	return stardust.GenesisID
 }
 
 // Tips returns 1 to 8 solid block ids, ascending, to approve: at least two
@@ -72,7 +52,10 @@ func (p *pool) ids() []stardust.BlockID {
 func (l *Ledger) Tips() []stardust.BlockID {
 	p := l.pool.Load()
 	if len(p.tips) == 1 {
-		return besideParent(p.tips[0])
+		if p.tips[0] == p.beside {
+			return []stardust.BlockID{p.beside} // the genesis
+		}
+		return stardust.SortParents([]stardust.BlockID{p.tips[0], p.beside})
 	}
 	n := min(2, len(p.tips))
 	if len(p.tips) > wideTips {
@@ -80,19 +63,10 @@ func (l *Ledger) Tips() []stardust.BlockID {
 	}
 	ids := make([]stardust.BlockID, 0, n)
 	for len(ids) < n { // n is at most half of the tips or 2: ends soon
-		id := p.tips[rand.IntN(len(p.tips))].id
+		id := p.tips[rand.IntN(len(p.tips))]
 		if !slices.Contains(ids, id) {
 			ids = append(ids, id)
 		}
-	}
-	return stardust.SortParents(ids)
-}
-
-// besideParent returns the only tip and one of its parents.
-func besideParent(t tip) []stardust.BlockID {
-	ids := []stardust.BlockID{t.id}
-	if len(t.parents) > 0 {
-		ids = append(ids, t.parents[rand.IntN(len(t.parents))])
 	}
 	return stardust.SortParents(ids)
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/hedgerow-iot/hedgerow/ledger/consensus"
 	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
 )
 
@@ -24,6 +25,10 @@ type job struct {
 	block *stardust.Block
 	runs  [][2]uint64
 	from  string // the gateway that sent it; "": it is attached, not received
+	vote  bool   // our own: nobody waits for it
+
+	agreed  consensus.Block // what consensus needs of it
+	decoded bool            // agreed is filled; if not, it is a vote of an epoch to come
 
 	looked uint64 // position up to which the block was not stored when it was looked for
 
@@ -55,8 +60,10 @@ func (j *job) answer(err error) {
 // A group is what one Commit stores.
 type group struct {
 	entries []Entry
-	jobs    []*job // to answer afterwards
-	ids     map[stardust.BlockID]bool
+	jobs    []*job                               // to answer afterwards
+	ids     map[stardust.BlockID]bool            // of entries
+	staged  map[stardust.BlockID]consensus.Block // of entries that are blocks
+	order   []stardust.BlockID                   // of those
 	runs    []mark
 	bytes   int
 	keys    int
@@ -65,6 +72,10 @@ type group struct {
 type mark struct {
 	run   [2]uint64
 	block stardust.BlockID
+}
+
+func newGroup() *group {
+	return &group{ids: map[stardust.BlockID]bool{}, staged: map[stardust.BlockID]consensus.Block{}}
 }
 
 // takes reports whether the group has room for the job.
@@ -83,7 +94,7 @@ func (l *Ledger) write(work []*job) error {
 		work = append(work, <-l.queue) // this goroutine alone receives
 	}
 	for len(work) > 0 {
-		g := &group{ids: map[stardust.BlockID]bool{}}
+		g := newGroup()
 		for len(work) > 0 && g.takes(work[0]) {
 			j := work[0]
 			work = work[1:]
@@ -95,8 +106,11 @@ func (l *Ledger) write(work []*job) error {
 				work = append(ready, work...)
 			}
 		}
-		if err := l.commit(g); err != nil {
+		if err := l.commit(g); err != nil && !errors.Is(err, ErrBusy) {
 			return err
+		}
+		if len(l.agreement.parked) > 0 {
+			work = append(l.unpark(), work...)
 		}
 	}
 	return nil
@@ -129,6 +143,14 @@ func (l *Ledger) stage(g *group, j *job) (ready []*job, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if len(missing) == 0 {
+		switch admitted, err := l.admit(g, j); {
+		case err != nil:
+			return nil, err
+		case !admitted:
+			return nil, nil
+		}
+	}
 	switch {
 	case len(missing) == 0:
 		g.add(j, Entry{ID: j.id, Block: j.block, Raw: j.raw, Attached: time.Now(), Runs: runs})
@@ -148,6 +170,10 @@ func (l *Ledger) stage(g *group, j *job) (ready []*job, err error) {
 func (g *group) add(j *job, e Entry) {
 	g.entries = append(g.entries, e)
 	g.ids[e.ID] = true
+	if e.Block != nil {
+		g.staged[e.ID] = j.agreed
+		g.order = append(g.order, e.ID)
+	}
 	g.bytes += len(e.Raw)
 	g.keys += j.keys()
 	for _, r := range e.Runs {
@@ -155,17 +181,23 @@ func (g *group) add(j *job, e Entry) {
 	}
 }
 
-// commit stores the group, then moves the tips and answers.
+// commit stores the group and what was agreed, learns what follows from it,
+// moves the tips and answers. The error wraps ErrBusy if nothing was stored.
 func (l *Ledger) commit(g *group) error {
 	if len(g.entries) > 0 {
-		next := l.pool.Load().with(g.entries)
-		switch err := l.store.Commit(g.entries, next.ids()); {
+		c := l.agreement.take()
+		c.Entries = g.entries
+		switch err := l.store.Commit(c); {
 		case errors.Is(err, ErrBusy):
-			return l.giveBack(g, err)
+			l.agreement.put(c)
+			return errors.Join(err, l.giveBack(g, err))
 		case err != nil:
 			return fmt.Errorf("store %d blocks: %w", len(g.entries), err)
 		}
-		l.pool.Store(next)
+		l.settle(c)
+		if err := l.follow(g); err != nil {
+			return err
+		}
 		l.count(g.entries)
 	}
 	l.countHeld()
@@ -178,11 +210,29 @@ func (l *Ledger) commit(g *group) error {
 	return nil
 }
 
+// follow tells the state of the blocks that were stored.
+func (l *Ledger) follow(g *group) error {
+	for _, id := range g.order {
+		l.agreement.fresh = id
+		if err := l.learn(g.staged[id]); err != nil {
+			return err
+		}
+		if l.agreement.blocks < pendingBlocks {
+			continue
+		}
+		if err := l.flush(); err != nil && !errors.Is(err, ErrBusy) {
+			return err
+		}
+	}
+	l.showTips()
+	return nil
+}
+
 // giveBack answers a group that was not stored. Held blocks whose last parent
 // was in it are held again.
 func (l *Ledger) giveBack(g *group, cause error) error {
 	for _, j := range g.jobs {
-		if j.answers != nil {
+		if j.answers != nil || j.vote {
 			continue
 		}
 		missing, err := l.missing(nil, j.block.Parents)

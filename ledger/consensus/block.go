@@ -18,7 +18,7 @@ const (
 	KindUpdate // a network file of a later epoch
 )
 
-// A Block is a block as consensus sees it: made by [State.Decode], which has
+// A Block is a block as consensus sees it: made by [Epochs.Decode], which has
 // checked its signature.
 type Block struct {
 	ID      stardust.BlockID
@@ -59,11 +59,33 @@ type Ledger interface {
 	Root() (root [32]byte, err error)
 }
 
+// Epochs are the network files from epoch 0 to the one in force, as far as the
+// checks of a block alone need them. The value never changes: [State.Epochs]
+// returns another one after an epoch has ended. Its methods may be called
+// concurrently.
+type Epochs struct {
+	genesis [32]byte
+	all     []*epoch
+}
+
+// File returns the network file in force.
+func (e *Epochs) File() *network.File { return e.all[len(e.all)-1].file }
+
 // Decode returns the block with what consensus needs of it. It checks all that
 // does not depend on parents: the layout of a vote, its gateway, signature and
 // nonce (§2). The error wraps [ErrInvalid] or [ErrFutureEpoch]. It costs one
 // signature check for a vote; whoever limits the rate of votes does it before.
-func (s *State) Decode(id stardust.BlockID, b *stardust.Block) (Block, error) {
+func (e *Epochs) Decode(id stardust.BlockID, b *stardust.Block) (Block, error) {
+	return e.decode(id, b, true)
+}
+
+// Stored is Decode for a block that was decoded before it was stored: it does
+// not check the signature again.
+func (e *Epochs) Stored(id stardust.BlockID, b *stardust.Block) (Block, error) {
+	return e.decode(id, b, false)
+}
+
+func (e *Epochs) decode(id stardust.BlockID, b *stardust.Block, verify bool) (Block, error) {
 	out := Block{ID: id, Parents: b.Parents}
 	if b.Payload != nil && b.Payload.Type() == stardust.PayloadTransaction {
 		out.Kind = KindTransaction
@@ -74,7 +96,7 @@ func (s *State) Decode(id stardust.BlockID, b *stardust.Block) (Block, error) {
 	}
 	switch string(data.Tag) {
 	case TagVote:
-		v, err := s.decodeVote(b, data.Data)
+		v, err := e.decodeVote(b, data.Data, verify)
 		if err != nil {
 			return Block{}, err
 		}
@@ -88,23 +110,23 @@ func (s *State) Decode(id stardust.BlockID, b *stardust.Block) (Block, error) {
 	return out, nil
 }
 
-func (s *State) decodeVote(b *stardust.Block, data []byte) (Vote, error) {
+func (e *Epochs) decodeVote(b *stardust.Block, data []byte, verify bool) (Vote, error) {
 	v, err := ParseVote(data)
 	if err != nil {
 		return v, err
 	}
-	if v.Epoch > s.cur.number {
-		return v, fmt.Errorf("%w: epoch %d, here it is %d", ErrFutureEpoch, v.Epoch, s.cur.number)
+	if int(v.Epoch) >= len(e.all) {
+		return v, fmt.Errorf("%w: epoch %d, here it is %d", ErrFutureEpoch, v.Epoch, len(e.all)-1)
 	}
-	e := s.epochs[v.Epoch]
+	of := e.all[v.Epoch]
 	switch {
-	case int(v.Gateway) >= e.n:
-		return v, fmt.Errorf("%w: gateway %d of %d", ErrInvalid, v.Gateway, e.n)
+	case int(v.Gateway) >= of.n:
+		return v, fmt.Errorf("%w: gateway %d of %d", ErrInvalid, v.Gateway, of.n)
 	case b.Nonce != 0:
 		return v, fmt.Errorf("%w: nonce %d, want 0", ErrInvalid, b.Nonce)
 	case v.HasSelf && int(v.SelfIndex) >= len(b.Parents):
 		return v, fmt.Errorf("%w: self parent %d of %d", ErrInvalid, v.SelfIndex, len(b.Parents))
-	case !v.verify(e.file.Gateways[v.Gateway].PublicKey[:], s.genesis, b.Parents):
+	case verify && !v.verify(of.file.Gateways[v.Gateway].PublicKey[:], e.genesis, b.Parents):
 		return v, fmt.Errorf("%w: signature of gateway %d is wrong", ErrInvalid, v.Gateway)
 	}
 	return v, nil

@@ -142,19 +142,28 @@ func (c *Certificates) Add(s Signature) (Status, error) {
 	return k.status(s.Index), nil
 }
 
-// Complete returns the signatures of a certified milestone, sorted by key as
-// TIP-29 asks; nil if a quorum is not known.
-func (c *Certificates) Complete(index uint32) []Signature {
+// Said returns the signatures known for the milestone of an index that this
+// replica derived; nil if it has not, or has forgotten them.
+func (c *Certificates) Said(index uint32) (out []Signature) {
 	k := c.open[index]
-	if k == nil || !k.done {
+	if k == nil || k.epoch == nil {
 		return nil
 	}
-	var out []Signature
 	for _, s := range k.said {
 		if s.Milestone == k.id {
 			out = append(out, s)
 		}
 	}
+	return out
+}
+
+// Complete returns the signatures of a certified milestone, sorted by key as
+// TIP-29 asks; nil if a quorum is not known.
+func (c *Certificates) Complete(index uint32) []Signature {
+	if k := c.open[index]; k == nil || !k.done {
+		return nil
+	}
+	out := c.Said(index)
 	slices.SortFunc(out, func(a, b Signature) int { return bytes.Compare(a.PublicKey[:], b.PublicKey[:]) })
 	return out
 }

@@ -121,7 +121,7 @@ func (d *drawing) opener(name string, g uint8, parents []string) {
 // enter is Add without deciding: the model asks for every decision itself.
 func (d *drawing) enter(b Block) {
 	d.t.Helper()
-	parents, err := d.s.parents(b)
+	parents, err := d.s.parents(b, nil)
 	if err != nil {
 		d.t.Fatal(err)
 	}

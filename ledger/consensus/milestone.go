@@ -2,6 +2,7 @@ package consensus
 
 import (
 	"encoding/binary"
+	"fmt"
 
 	"golang.org/x/crypto/blake2b"
 
@@ -23,6 +24,8 @@ type Essence struct {
 	NetworkHash [32]byte  // of the network file of the epoch
 	LedgerRoot  *[32]byte // every snapshotEvery milestones, else nil
 }
+
+const metadataLen = 4 + 4 + 32 // without the ledger's root
 
 // Metadata returns the metadata field.
 func (e *Essence) Metadata() []byte {
@@ -53,6 +56,39 @@ func (e *Essence) appendWith(dst, metadata []byte) []byte {
 	dst = le.AppendUint16(dst, uint16(len(metadata)))
 	dst = append(dst, metadata...)
 	return append(dst, 0) // options
+}
+
+// ParseEssence reads what AppendBinary wrote and returns what follows it.
+func ParseEssence(b []byte) (e Essence, rest []byte, err error) {
+	const head, roots = 4 + 4 + 1 + 32 + 1, 32 + 32 + 2
+	short := fmt.Errorf("milestone essence: %d bytes are too few", len(b))
+	if len(b) < head {
+		return e, nil, short
+	}
+	le := binary.LittleEndian
+	e.Index, e.Timestamp = le.Uint32(b), le.Uint32(b[4:])
+	copy(e.Previous[:], b[9:])
+	n := int(b[head-1])
+	if b = b[head:]; len(b) < 32*n+roots {
+		return e, nil, short
+	}
+	for ; n > 0; n-- {
+		e.Parents = append(e.Parents, stardust.BlockID(b[:32]))
+		b = b[32:]
+	}
+	copy(e.InclusionRoot[:], b)
+	copy(e.AppliedRoot[:], b[32:])
+	size := int(le.Uint16(b[64:]))
+	if b = b[roots:]; len(b) < size+1 || size != metadataLen && size != metadataLen+32 {
+		return e, nil, short
+	}
+	e.Epoch, e.Slot = le.Uint32(b), le.Uint32(b[4:])
+	copy(e.NetworkHash[:], b[8:])
+	if size > metadataLen {
+		root := [32]byte(b[metadataLen:size])
+		e.LedgerRoot = &root
+	}
+	return e, b[size+1:], nil
 }
 
 // ID returns the milestone's id, which the gateways sign.

@@ -153,8 +153,9 @@ func (s *State) enterEpoch(f *network.File) {
 		n.outcast = s.excluded(n) && n.claim.Round < s.pos.NextSlot
 		n.appr, n.vote, n.sup, n.child = 0, false, nil, nil
 	}
-	s.epochs = append(s.epochs, s.newEpoch(f))
-	s.start(s.epochs[f.Epoch])
+	e := s.newEpoch(f)
+	s.epochs = &Epochs{s.epochs.genesis, append(slices.Clone(s.epochs.all), e)}
+	s.start(e)
 	s.retip() // what equivocators decided by has to reach the others
 }
 

@@ -182,7 +182,7 @@ func (c *checker) added(n *simNode, b *simBlock, res *Result) {
 	for _, id := range res.Approved {
 		e := n.state.cur
 		if res.NewEpoch { // approved just before
-			e = n.state.epochs[e.number-1]
+			e = n.state.epochs.all[e.number-1]
 		}
 		c.approved(n, e, id)
 	}

@@ -202,7 +202,7 @@ func (n *simNode) missing(b *simBlock) (stardust.BlockID, bool) {
 
 // add stores a solid block and gives it to the State, as the ledger would.
 func (n *simNode) add(b *simBlock) bool {
-	err := n.state.Check(b.Block)
+	err := n.state.Check(b.Block, nil)
 	if errors.Is(err, ErrFutureEpoch) {
 		n.parked = append(n.parked, b)
 		return false
@@ -340,7 +340,7 @@ func (n *simNode) sign(d *Draft, timeMs uint64) *simBlock {
 	if err != nil {
 		panic(fmt.Sprintf("encode vote %+v: %v", d.Vote, err))
 	}
-	dec, err := n.state.Decode(id, blk)
+	dec, err := n.state.Epochs().Decode(id, blk)
 	if err != nil {
 		panic(fmt.Sprintf("decode own vote: %v", err))
 	}

@@ -27,7 +27,7 @@ type State struct {
 	view    View
 	ledger  Ledger
 	genesis [32]byte
-	epochs  []*epoch // from epoch 0 to the one in force
+	epochs  *Epochs
 	cur     *epoch
 	pos     Position // NextSlot moves on with skips as well
 
@@ -68,11 +68,12 @@ func newState(files []*network.File, pos Position, view View, ledger Ledger, equ
 		view: view, ledger: ledger, genesis: files[0].GenesisHash(), pos: pos,
 		nodes: map[stardust.BlockID]*node{}, equivocators: map[network.PublicKey]bool{}, broken: broken,
 	}
+	s.epochs = &Epochs{genesis: s.genesis}
 	for i, f := range files {
 		if int(f.Epoch) != i {
 			return nil, fmt.Errorf("network file %d is of epoch %d", i, f.Epoch)
 		}
-		s.epochs = append(s.epochs, s.newEpoch(f))
+		s.epochs.all = append(s.epochs.all, s.newEpoch(f))
 	}
 	for _, key := range equivocators {
 		s.equivocators[key] = true
@@ -80,7 +81,7 @@ func newState(files []*network.File, pos Position, view View, ledger Ledger, equ
 	if pos.Index == 0 {
 		s.pos.Milestone = s.genesis
 	}
-	s.start(s.epochs[pos.Epoch])
+	s.start(s.epochs.all[pos.Epoch])
 	s.pos.NextSlot = max(1, pos.NextSlot)
 	return s, nil
 }
@@ -145,7 +146,7 @@ func (s *State) Add(b Block, now time.Time) (Result, error) {
 	if ordered && !o.Vote {
 		return res, nil
 	}
-	parents, err := s.parents(b)
+	parents, err := s.parents(b, nil)
 	if err != nil {
 		return res, err
 	}
@@ -174,19 +175,24 @@ func (s *State) Add(b Block, now time.Time) (Result, error) {
 	return res, err
 }
 
-// Check returns nil if Add would take the block: what it answers is the same at
-// every time and every replica that has the parents (INV-3).
-func (s *State) Check(b Block) error {
-	parents, err := s.parents(b)
+// Check returns nil if Add would take the block after those that are staged,
+// which were checked and will be added before it: what it answers is the same
+// at every time and every replica that has the parents (INV-3).
+func (s *State) Check(b Block, staged map[stardust.BlockID]Block) error {
+	parents, err := s.parents(b, staged)
 	if err == nil {
 		_, err = s.check(&b, parents)
 	}
 	return err
 }
 
-func (s *State) parents(b Block) ([]parent, error) {
+func (s *State) parents(b Block, staged map[stardust.BlockID]Block) ([]parent, error) {
 	out := make([]parent, len(b.Parents))
 	for i, id := range b.Parents {
+		if p, ok := staged[id]; ok {
+			out[i] = parent{vote: p.Kind == KindVote, claim: p.Vote.Claim}
+			continue
+		}
 		if n := s.nodes[id]; n != nil {
 			out[i] = parent{n.kind == KindVote, n.claim, n, n.ms}
 			continue
@@ -215,7 +221,7 @@ func (s *State) check(b *Block, parents []parent) (self *parent, err error) {
 	if v.Epoch > s.cur.number {
 		return nil, fmt.Errorf("%w: epoch %d, here it is %d", ErrFutureEpoch, v.Epoch, s.cur.number)
 	}
-	e := s.epochs[v.Epoch]
+	e := s.epochs.all[v.Epoch]
 	if s.broken == replicaEpochRules {
 		e = s.cur
 	}
@@ -270,6 +276,9 @@ func (s *State) count(n *node, by int) {
 
 // Position returns where the sequence of milestones stands.
 func (s *State) Position() Position { return s.pos }
+
+// Epochs returns what blocks are decoded with.
+func (s *State) Epochs() *Epochs { return s.epochs }
 
 // File returns the network file in force.
 func (s *State) File() *network.File { return s.cur.file }

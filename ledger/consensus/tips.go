@@ -110,6 +110,17 @@ func (s *State) Tips() []stardust.BlockID {
 	return ids
 }
 
+// Parents returns those parents of an unordered block that are not ordered
+// either.
+func (s *State) Parents(id stardust.BlockID) (ids []stardust.BlockID) {
+	if n := s.nodes[id]; n != nil {
+		for _, p := range n.up {
+			ids = append(ids, p.id)
+		}
+	}
+	return ids
+}
+
 // usable reports whether an honest gateway may have n as a direct parent: not
 // a vote of one that equivocated (§7), nor a block whose unordered cone reaches
 // too far back (§8, honest depth rule).

@@ -86,7 +86,7 @@ func TestDecodeRefusesWhatTheGatewayDidNotSign(t *testing.T) {
 		{"another network", v.Block(simKey(1), [32]byte{9}, blk.Parents), ErrInvalid},
 		{"a signature cut short", with(blk.Parents, 0, func(d []byte) { d[voteLen-1] ^= 1 }), ErrInvalid},
 	} {
-		if _, err := s.Decode(stardust.BlockID{}, tt.blk); !errors.Is(err, tt.err) {
+		if _, err := s.Epochs().Decode(stardust.BlockID{}, tt.blk); !errors.Is(err, tt.err) {
 			t.Errorf("%s: got %v, want %v", tt.name, err, tt.err)
 		}
 	}

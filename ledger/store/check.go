@@ -15,7 +15,8 @@ import (
 // Check reads the whole store and returns nil if it agrees with itself: every
 // block hashes to its id and has its parents before it, every index lists
 // exactly the blocks it should, marks point at stored blocks and do not
-// overlap, tips have no children, and the files' checksums fit. What stands on a
+// overlap, milestones follow
+// each other and order what they say, and the files' checksums fit. What stands on a
 // [Shelf] is its owner's to check. The error wraps ErrDamaged, or is that of
 // ctx. It may run beside everything else, takes about 32 bytes of memory per
 // block, and sees the store of one moment.
@@ -29,7 +30,7 @@ func (s *Store) Check(ctx context.Context) error {
 			txn:     txn,
 			ids:     []stardust.BlockID{stardust.GenesisID},
 		}
-		for _, step := range []func() error{c.blocks, c.idIndex, c.children, c.tags, c.marks, c.tips, c.rest} {
+		for _, step := range []func() error{c.blocks, c.idIndex, c.children, c.tags, c.marks, c.agreed, c.rest} {
 			if err := step(); err != nil {
 				return err
 			}
@@ -209,36 +210,15 @@ func (c *checker) marks() error {
 	})
 }
 
-func (c *checker) tips() error {
-	numbers, err := tipNumbers(c.txn)
-	if err != nil {
-		return err
-	}
-	if last := uint64(len(c.ids) - 1); last > 0 && !slices.Contains(numbers, last) {
-		return damaged("the last block, %d, is no tip", last)
-	}
-	for _, n := range numbers {
-		if n >= uint64(len(c.ids)) {
-			return damaged("block %d of %d is a tip", n, len(c.ids)-1)
-		}
-		prefix := childPrefix(n >> bucketBits)
-		if err := scan(c.txn, prefix, prefix, func(_, value []byte) (bool, error) {
-			if slices.Contains(value, byte(n&(1<<bucketBits-1))) {
-				return false, damaged("tip %d has a child", n)
-			}
-			return true, nil
-		}); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // rest finds keys that belong to nothing.
 func (c *checker) rest() error {
 	it := c.txn.NewIterator(badger.IteratorOptions{})
 	defer it.Close()
-	known := []byte{prefixBlock, prefixChild, prefixID, prefixMark, prefixTips, prefixShelf, prefixTag, prefixName, prefixFormat}
+	known := []byte{
+		prefixBlock, prefixChild, prefixID, prefixMark, prefixShelf, prefixTag, prefixName, prefixFormat,
+		prefixCert, prefixEquivocation, prefixCertified, prefixList, prefixMilestone, prefixNetwork, prefixOrdered,
+		prefixLow, prefixOwn, prefixMilestoneID, prefixTips1,
+	}
 	for it.Rewind(); it.Valid(); {
 		first := it.Item().Key()[0]
 		if !slices.Contains(known, first) {

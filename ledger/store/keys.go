@@ -19,10 +19,21 @@ const (
 	prefixID     = 'i'
 	prefixMark   = 'm'
 	prefixName   = 'n'
-	prefixTips   = 'p'
 	prefixShelf  = 's'
 	prefixTag    = 't'
 	prefixFormat = 'v'
+	prefixTips1  = 'p' // the tips, of format 1
+
+	prefixCert         = 'C' // of what the gateways agreed
+	prefixEquivocation = 'E'
+	prefixCertified    = 'K'
+	prefixList         = 'L'
+	prefixMilestone    = 'M'
+	prefixNetwork      = 'N'
+	prefixOrdered      = 'O'
+	prefixLow          = 'U'
+	prefixOwn          = 'W'
+	prefixMilestoneID  = 'X'
 )
 
 // bucketBits is how many low bits of a parent's number stand in the value of a

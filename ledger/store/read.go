@@ -1,7 +1,6 @@
 package store
 
 import (
-	"encoding/binary"
 	"errors"
 	"slices"
 	"time"
@@ -38,16 +37,25 @@ func (s *Store) Load(id stardust.BlockID) (rec ledger.Record, err error) {
 		if err != nil {
 			return err
 		}
-		parents := make([]stardust.BlockID, len(b.parents))
-		for i, p := range b.parents {
-			if parents[i], err = idOf(txn, p); err != nil {
-				return err
-			}
+		parents, err := parentIDs(txn, b)
+		if err != nil {
+			return err
 		}
 		rec = ledger.Record{Raw: b.raw(parents), Parents: parents, Attached: time.UnixMilli(b.attached)}
 		return nil
 	})
 	return rec, err
+}
+
+func parentIDs(txn *badger.Txn, b *block) ([]stardust.BlockID, error) {
+	ids := make([]stardust.BlockID, len(b.parents))
+	for i, p := range b.parents {
+		var err error
+		if ids[i], err = idOf(txn, p); err != nil {
+			return nil, err
+		}
+	}
+	return ids, nil
 }
 
 // Children implements [ledger.Store].
@@ -140,43 +148,6 @@ func (s *Store) IDs(yield func(stardust.BlockID) bool) error {
 			return yield(id), nil
 		})
 	})
-}
-
-// Tips implements [ledger.Store].
-func (s *Store) Tips() (ids []stardust.BlockID, err error) {
-	err = s.db.View(func(txn *badger.Txn) error {
-		numbers, err := tipNumbers(txn)
-		if err != nil {
-			return err
-		}
-		for _, n := range numbers {
-			id, err := idOf(txn, n)
-			if err != nil {
-				return err
-			}
-			ids = append(ids, id)
-		}
-		return nil
-	})
-	return ids, err
-}
-
-func tipNumbers(txn *badger.Txn) (numbers []uint64, err error) {
-	v, err := get(txn, []byte{prefixTips})
-	if errors.Is(err, badger.ErrKeyNotFound) {
-		return nil, nil
-	} else if err != nil {
-		return nil, err
-	}
-	for len(v) > 0 {
-		n, size := binary.Uvarint(v)
-		if size <= 0 {
-			return nil, damaged("tips end in %x", v)
-		}
-		numbers = append(numbers, n)
-		v = v[size:]
-	}
-	return numbers, nil
 }
 
 // scan calls f with the entries whose keys start with prefix, from key start

@@ -86,7 +86,7 @@ func CreateWithRuns(dir string, runs [][2]uint64, log *slog.Logger) error {
 	const most = 4096 // runs that one transaction takes
 	for len(runs) > 0 && err == nil {
 		n := min(most, len(runs))
-		err = s.Commit([]ledger.Entry{{ID: stardust.GenesisID, Runs: runs[:n]}}, nil)
+		err = s.Commit(ledger.Change{Entries: []ledger.Entry{{ID: stardust.GenesisID, Runs: runs[:n]}}})
 		runs = runs[n:]
 	}
 	return errors.Join(err, s.Close())

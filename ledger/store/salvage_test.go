@@ -169,7 +169,7 @@ func TestOverlappingMarksAreRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Commit([]ledger.Entry{{ID: stardust.GenesisID, Runs: [][2]uint64{{1, 9}, {5, 12}}}}, nil); err != nil {
+	if err := s.Commit(ledger.Change{Entries: []ledger.Entry{{ID: stardust.GenesisID, Runs: [][2]uint64{{1, 9}, {5, 12}}}}}); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Close(); err != nil {

@@ -23,9 +23,24 @@
 //	t tag length, tag, number      empty: blocks with this tag
 //	m last                         last minus first (uvarint) | number (uvarint): the run of readings
 //	                               first-last stands in the block; 0: in one of another replica
-//	p                              n times number, uvarint: the tips
 //	s name, key                    a value of the [Shelf] with that name (a byte), whose keys and values
 //	                               are its owner's; stores of builds before shelves have none
+//
+// What the gateways agreed:
+//
+//	M index                        essence of the milestone (TIP-29, without options)
+//	L index, chunk                 its blocks in their order (TIP-2), 2048 a chunk: each the difference of
+//	                               its number from the one before (zigzag) times 4 plus the inclusion
+//	                               state (0 no transaction, 1 included, 2 conflicting), uvarint
+//	O number                       milestone that orders the block, times 4 plus inclusion state, uvarint;
+//	                               an index above the last M is what a crash has left
+//	X first 8 bytes of its id      index of the milestone, uvarint
+//	C index                        certificate: n times key (32) | signature (64)
+//	K                              every milestone up to this index has a certificate, uvarint
+//	U                              no block with a number below is unordered, uvarint
+//	W                              the gateway's own votes: 1 | epoch u32 | opened u32 | head 32 | flags
+//	E key                          proof of equivocation: epoch u32 | round u32 | two block ids
+//	N epoch, chunk                 network file in JSON, 32 KiB a chunk
 //
 // Parents within a block's value are numbers too; its bytes are put together
 // from the parents' ids. A block of 195 bytes with two parents and one mark
@@ -55,8 +70,9 @@ import (
 	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
 )
 
-// Format is the version of the layout that this package writes and reads.
-const Format = 1
+// Format is the version of the layout that this package writes; it reads
+// format 1 too, which had no milestones.
+const Format = 2
 
 var (
 	// ErrNewer means that a newer program wrote the store.
@@ -101,8 +117,14 @@ type Store struct {
 	count atomic.Uint64 // number of the last block
 	last  atomic.Int64  // when it was attached, Unix ms; 0: there is none
 
-	failed atomic.Pointer[error]       // of the first write that left the store in doubt
-	tips   map[stardust.BlockID]uint64 // numbers of the tips of the last Commit; owned by its caller
+	failed atomic.Pointer[error] // of the first write that left the store in doubt
+
+	milestone, certified atomic.Uint32 // the last ones
+
+	// Owned by the caller of Commit.
+	recent recent
+	low    uint64          // no block below it is unordered
+	above  map[uint64]bool // blocks from low on that are ordered
 
 	// commit syncs a transaction; a test replaces it.
 	commit func(*badger.Txn) error
@@ -217,23 +239,19 @@ func (s *Store) start() (err error) {
 		return err
 	}
 	return s.db.View(func(txn *badger.Txn) error {
-		it := txn.NewIterator(badger.IteratorOptions{Reverse: true})
-		defer it.Close()
-		it.Seek([]byte{prefixBlock + 1})
-		if !it.Valid() || it.Item().Key()[0] != prefixBlock {
-			return nil
-		}
-		n, rest, err := cutNumber(it.Item().Key()[1:])
-		if err != nil || len(rest) > 0 {
-			return damaged("key %x of the last block", it.Item().Key())
-		}
-		b, err := loadBlock(txn, n)
+		n, err := lastNumber(txn, prefixBlock)
 		if err != nil {
 			return err
 		}
-		s.count.Store(n)
-		s.last.Store(b.attached)
-		return nil
+		if n > 0 {
+			b, err := loadBlock(txn, n)
+			if err != nil {
+				return err
+			}
+			s.count.Store(n)
+			s.last.Store(b.attached)
+		}
+		return s.startBook(txn)
 	})
 }
 
@@ -271,16 +289,16 @@ func (s *Store) checkFormat() error {
 		return nil
 	})
 	switch {
-	case errors.Is(err, badger.ErrKeyNotFound):
-		return s.db.Update(func(txn *badger.Txn) error {
-			return txn.Set([]byte{prefixFormat}, binary.AppendUvarint(nil, Format))
-		})
-	case err != nil:
+	case err != nil && !errors.Is(err, badger.ErrKeyNotFound):
 		return err
 	case found > Format:
 		return fmt.Errorf("%w: format %d, this program knows %d", ErrNewer, found, Format)
+	case found == Format:
+		return nil
 	}
-	return nil
+	return s.db.Update(func(txn *badger.Txn) error { // new, or of before milestones
+		return txn.Set([]byte{prefixFormat}, binary.AppendUvarint(nil, Format))
+	})
 }
 
 // Close releases the store. Everything that Commit stored is durable already,
@@ -303,32 +321,47 @@ func (s *Store) Close() error {
 
 // Commit implements [ledger.Store]. It answers ErrBusy while the disk is
 // below its reserve or the store at its limit.
-func (s *Store) Commit(entries []ledger.Entry, tips []stardust.BlockID) error {
+func (s *Store) Commit(c ledger.Change) error {
 	if err := s.Ready(); err != nil {
 		return err
 	}
+	ordered, err := s.spill(c.Milestones)
+	if err != nil {
+		return s.fail(err)
+	}
 	txn := s.db.NewTransaction(true)
 	defer txn.Discard()
-	w := writer{txn: txn, next: s.count.Load(), numbers: map[stardust.BlockID]uint64{}, tips: s.tips}
-	for _, e := range entries {
+	w := s.writer(txn)
+	for _, e := range c.Entries {
 		if err := w.entry(e); err != nil {
 			return s.fail(fmt.Errorf("write block %v: %w", e.ID, err))
 		}
 	}
-	now, err := w.writeTips(tips)
-	if err != nil {
-		return s.fail(fmt.Errorf("write tips: %w", err))
+	if err := w.book(&c); err != nil {
+		return s.fail(fmt.Errorf("write what was agreed: %w", err))
 	}
 	if err := s.commit(txn); err != nil {
-		return s.fail(fmt.Errorf("commit %d blocks: %w", len(entries), err))
+		return s.fail(fmt.Errorf("commit %d blocks and %d milestones: %w", len(c.Entries), len(c.Milestones), err))
 	}
-	s.tips = now
+	s.wrote(w, append(ordered, w.ordered...), c.Certified)
+	return nil
+}
+
+// wrote takes note of a transaction that is durable.
+func (s *Store) wrote(w *writer, ordered []uint64, certified uint32) {
+	s.recent.add(w.numbers)
 	s.count.Store(w.next)
 	if w.attached != 0 {
 		s.last.Store(w.attached)
 	}
+	if w.lastMilestone != 0 {
+		s.milestone.Store(w.lastMilestone)
+	}
+	if certified > 0 {
+		s.certified.Store(certified)
+	}
+	s.advance(ordered)
 	s.guard.wrote(w.bytes)
-	return nil
 }
 
 // fail takes note of the first write that failed: Commit and the shelves write

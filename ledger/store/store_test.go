@@ -85,7 +85,7 @@ func (g *grower) grow(t testing.TB, n, size int) (entries []ledger.Entry) {
 func (g *grower) commit(t testing.TB, s *Store, n, size int) {
 	t.Helper()
 	entries := g.grow(t, n, size)
-	if err := s.Commit(entries, g.ids[len(g.ids)-1:]); err != nil {
+	if err := s.Commit(ledger.Change{Entries: entries}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -122,9 +122,6 @@ func TestWhatCommitStoredSurvivesACrash(t *testing.T) {
 		if want := uint64(len(g.ids) - 1); n != want || last.UnixMilli() != 1_790_000_000_000 || err != nil {
 			t.Errorf("Count = %d, %v, %v; want %d", n, last, err, want)
 		}
-		if tips, err := s.Tips(); !slices.Equal(tips, g.ids[len(g.ids)-1:]) || err != nil {
-			t.Errorf("Tips = %v, %v", tips, err)
-		}
 		for _, id := range g.ids[1:] {
 			rec, err := s.Load(id)
 			if err != nil || stardust.IDOf(rec.Raw) != id {
@@ -143,7 +140,7 @@ func TestAFailedCommitLeavesTheStoreInDoubt(t *testing.T) {
 	broken := errors.New("sync: input/output error")
 	s.commit = func(*badger.Txn) error { return broken }
 	entries := g.grow(t, 1, 100)
-	err := s.Commit(entries, nil)
+	err := s.Commit(ledger.Change{Entries: entries})
 	if !errors.Is(err, broken) || errors.Is(err, ledger.ErrBusy) {
 		t.Errorf("Commit = %v, want the cause and not ErrBusy", err)
 	}
@@ -152,7 +149,7 @@ func TestAFailedCommitLeavesTheStoreInDoubt(t *testing.T) {
 	if err := s.Ready(); !errors.Is(err, broken) {
 		t.Errorf("Ready = %v, want the cause", err)
 	}
-	if err := s.Commit(entries, nil); !errors.Is(err, broken) {
+	if err := s.Commit(ledger.Change{Entries: entries}); !errors.Is(err, broken) {
 		t.Errorf("next Commit = %v, want it refused because of the first", err)
 	}
 }
@@ -166,7 +163,7 @@ func TestAFailureInTheBackgroundLeavesTheStoreInDoubt(t *testing.T) {
 	g.commit(t, s, 1, 100)
 	l.Warningf("[Compactor: %d] LOG Compact FAILED with error: %+v", 1, &fs.PathError{Op: "sync", Path: "MANIFEST", Err: syscall.EIO})
 	defer s.failed.Store(nil) // so that it is closed
-	if err := s.Commit(g.grow(t, 1, 100), nil); !errors.Is(err, syscall.EIO) || errors.Is(err, ledger.ErrBusy) {
+	if err := s.Commit(ledger.Change{Entries: g.grow(t, 1, 100)}); !errors.Is(err, syscall.EIO) || errors.Is(err, ledger.ErrBusy) {
 		t.Errorf("Commit = %v, want EIO and not ErrBusy", err)
 	}
 	if err := s.Close(); err != nil {
@@ -227,7 +224,7 @@ func TestTheLargestGroupFitsOneTransaction(t *testing.T) {
 		}
 		entries = append(entries, e)
 	}
-	if err := s.Commit(entries, []stardust.BlockID{entries[255].ID}); err != nil {
+	if err := s.Commit(ledger.Change{Entries: entries}); err != nil {
 		t.Error(err)
 	}
 	g.ids = []stardust.BlockID{entries[255].ID}
@@ -236,7 +233,7 @@ func TestTheLargestGroupFitsOneTransaction(t *testing.T) {
 	for r := range uint64(ledger.MaxRuns) {
 		one[0].Runs = append(one[0].Runs, [2]uint64{1<<62 + 2*r, 1<<62 + 2*r})
 	}
-	if err := s.Commit(one, []stardust.BlockID{one[0].ID}); err != nil {
+	if err := s.Commit(ledger.Change{Entries: one}); err != nil {
 		t.Error(err)
 	}
 }
@@ -275,11 +272,11 @@ func TestCommitIsBusyBeforeFilesRunOut(t *testing.T) {
 	entries := g.grow(t, 1, 100)
 	left := leastFiles - 1
 	s.guard.files, s.guard.counted = func() (int, error) { return left, nil }, time.Time{}
-	if err := s.Commit(entries, g.ids[2:]); !errors.Is(err, ledger.ErrBusy) {
+	if err := s.Commit(ledger.Change{Entries: entries}); !errors.Is(err, ledger.ErrBusy) {
 		t.Errorf("Commit with %d files left = %v, want ErrBusy", left, err)
 	}
 	left++
-	if err := s.Commit(entries, g.ids[2:]); err != nil {
+	if err := s.Commit(ledger.Change{Entries: entries}); err != nil {
 		t.Errorf("Commit with %d files left = %v", left, err)
 	}
 	if n, err := freeFiles(); n < 1 || err != nil {
@@ -298,7 +295,7 @@ func TestBelowTheReserveCommitIsBusyUntilSpaceReturns(t *testing.T) {
 	g.commit(t, s, 1, 100)
 	entries := g.grow(t, 1, 100)
 	free = 100<<20 - 1
-	if err := s.Commit(entries, g.ids[2:]); !errors.Is(err, ledger.ErrBusy) || !strings.Contains(err.Error(), "99 MiB free") {
+	if err := s.Commit(ledger.Change{Entries: entries}); !errors.Is(err, ledger.ErrBusy) || !strings.Contains(err.Error(), "99 MiB free") {
 		t.Errorf("Commit = %v, want ErrBusy with the free space", err)
 	}
 	if err := s.Ready(); !errors.Is(err, ledger.ErrBusy) {
@@ -308,7 +305,7 @@ func TestBelowTheReserveCommitIsBusyUntilSpaceReturns(t *testing.T) {
 		t.Errorf("refused block is there: %v, %v", ok, err)
 	}
 	free = 100 << 20
-	if err := s.Commit(entries, g.ids[2:]); err != nil {
+	if err := s.Commit(ledger.Change{Entries: entries}); err != nil {
 		t.Errorf("Commit with space again: %v", err)
 	}
 }
@@ -351,7 +348,7 @@ func TestAtItsLimitTheStoreIsBusy(t *testing.T) {
 	var g grower
 	for i := 0; ; i++ {
 		entries := g.grow(t, 16, 30_000)
-		err := s.Commit(entries, g.ids[len(g.ids)-1:])
+		err := s.Commit(ledger.Change{Entries: entries})
 		if errors.Is(err, ledger.ErrBusy) {
 			if used, err := s.DiskBytes(); used < 3<<20 || used > 8<<20 || err != nil {
 				t.Errorf("busy at %d bytes, %v", used, err)
@@ -383,9 +380,6 @@ func TestCheckFindsDamage(t *testing.T) {
 		"a tag too many":               put(tagKey([]byte("x"), 9), nil),
 		"a mark of no block":           put(markKey(5000), []byte{0, 101}),
 		"marks overlap":                put(markKey(1004), []byte{5, 3}),
-		"a tip with children":          put([]byte{prefixTips}, []byte{50, 100}),
-		"the last block is no tip":     put([]byte{prefixTips}, nil),
-		"a tip that is no block":       put([]byte{prefixTips}, []byte{100, 101}),
 		"a key that means nothing":     put([]byte("zz"), nil),
 		"a number written in two ways": put([]byte{prefixBlock, 2, 0, 7}, nil),
 		"a block with another byte": func(txn *badger.Txn) error {
@@ -403,7 +397,7 @@ func TestCheckFindsDamage(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer s.Close()
-			if err := s.Commit(entries, g.ids[100:]); err != nil {
+			if err := s.Commit(ledger.Change{Entries: entries}); err != nil {
 				t.Fatal(err)
 			}
 			if err := s.Check(t.Context()); err != nil {

@@ -16,8 +16,16 @@ type writer struct {
 	next     uint64                      // number of the last block written
 	attached int64                       // when, Unix ms; 0: no block written
 	numbers  map[stardust.BlockID]uint64 // of blocks in this transaction
-	tips     map[stardust.BlockID]uint64 // of the tips before it
+	recent   *recent                     // of blocks before it
 	bytes    int                         // of keys and values
+
+	low           uint64   // no block below it is unordered
+	ordered       []uint64 // what the milestones in this transaction order
+	lastMilestone uint32   // in this transaction; 0: none
+}
+
+func (s *Store) writer(txn *badger.Txn) *writer {
+	return &writer{txn: txn, next: s.count.Load(), numbers: map[stardust.BlockID]uint64{}, recent: &s.recent, low: s.low}
 }
 
 func (w *writer) set(key, value []byte) error {
@@ -29,7 +37,7 @@ func (w *writer) number(id stardust.BlockID) (uint64, error) {
 	if n, ok := w.numbers[id]; ok {
 		return n, nil
 	}
-	if n, ok := w.tips[id]; ok {
+	if n, ok := w.recent.number(id); ok {
 		return n, nil
 	}
 	n, err := numberOf(w.txn, id)
@@ -102,17 +110,30 @@ func (w *writer) block(e ledger.Entry) error {
 	return nil
 }
 
-// writeTips stores the tips and returns their numbers.
-func (w *writer) writeTips(tips []stardust.BlockID) (map[stardust.BlockID]uint64, error) {
-	now := make(map[stardust.BlockID]uint64, len(tips))
-	var value []byte
-	for _, id := range tips {
-		n, err := w.number(id)
-		if err != nil {
-			return nil, err
-		}
-		now[id] = n
-		value = binary.AppendUvarint(value, n)
+// recentNumbers is how many of the newest blocks a store knows the numbers of:
+// most parents, and what the next milestones order, are among them.
+const recentNumbers = 4096
+
+// A recent remembers the numbers of the newest blocks. It is used by the caller
+// of Commit.
+type recent struct {
+	numbers map[stardust.BlockID]uint64
+	ring    [recentNumbers]stardust.BlockID // by number
+}
+
+func (r *recent) number(id stardust.BlockID) (n uint64, ok bool) {
+	n, ok = r.numbers[id]
+	return n, ok
+}
+
+func (r *recent) add(numbers map[stardust.BlockID]uint64) {
+	if r.numbers == nil {
+		r.numbers = make(map[stardust.BlockID]uint64, recentNumbers)
 	}
-	return now, w.set([]byte{prefixTips}, value)
+	for id, n := range numbers {
+		old := &r.ring[n%recentNumbers]
+		delete(r.numbers, *old)
+		*old = id
+		r.numbers[id] = n
+	}
 }

@@ -1,0 +1,444 @@
+package ledger
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hedgerow-iot/hedgerow/ledger/consensus"
+	"github.com/hedgerow-iot/hedgerow/ledger/network"
+	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
+)
+
+const (
+	// pendingBlocks is how many blocks of milestones wait for the next Commit
+	// at most, so that it takes them all.
+	pendingBlocks = 1024
+	// certPause is how long a certificate alone waits for company before it is
+	// stored.
+	certPause = 100 * time.Millisecond
+	// busyPause is how long to wait when the store takes nothing.
+	busyPause = time.Second
+	// votePause is how long votes wait while many blocks come in.
+	votePause = 100 * time.Millisecond
+	// oldNews is how many milestones behind the others a gateway need not tell
+	// its signatures.
+	oldNews = 256
+	// maxParked is how many votes of the next epoch are kept of one sender.
+	maxParked = 1000
+)
+
+// An agreement is the writer's part in what the gateways agree on
+// (consensus.md). It belongs to the goroutine of Run.
+type agreement struct {
+	key     ed25519.PrivateKey // nil: no votes
+	genesis [32]byte
+	files   []*network.File // from epoch 0 to the one in force
+	state   *consensus.State
+	issuer  *consensus.Issuer // nil: no votes
+	own     consensus.Durable // as stored
+
+	change   Change                      // waits for the next Commit, without entries
+	blocks   int                         // of its milestones
+	ordered  map[stardust.BlockID]uint32 // those blocks
+	certAt   time.Time                   // since when a certificate waits
+	fresh    stardust.BlockID            // no milestone orders it, as we know
+	sealed   map[uint32]bool             // certified above agreed.Certified
+	newest   uint32                      // milestone that others have told of
+	tried    time.Time                   // when votes were last thought of
+	alarmed  bool
+	parked   []*job
+	parkedOf map[string]int // by sender
+	parkedIn uint32         // the epoch in which they were
+}
+
+// A consensusView answers State for what is stored, or about to be.
+type consensusView struct{ l *Ledger }
+
+func (v consensusView) Ordered(id stardust.BlockID) (o consensus.Ordered, found bool, err error) {
+	a := &v.l.agreement
+	if id == a.fresh {
+		return o, false, nil
+	}
+	index, ok := a.ordered[id]
+	if !ok {
+		if index, _, err = v.l.store.Ordered(id); err != nil || index == 0 {
+			return o, false, err
+		}
+	}
+	rec, err := v.l.load(id)
+	if err != nil {
+		return o, false, err
+	}
+	b, err := stardust.ParseBlock(rec.Raw)
+	if err != nil {
+		return o, false, err
+	}
+	o.Milestone = index
+	if data, ok := b.Payload.(*stardust.TaggedData); ok && consensus.IsVote(data) {
+		vote, err := consensus.ParseVote(data.Data)
+		if err != nil {
+			return o, false, err
+		}
+		o.Vote, o.Claim = true, vote.Claim
+	}
+	return o, true, nil
+}
+
+// noValue is the ledger of a network that moves no value yet.
+type noValue struct{}
+
+func (noValue) Apply(_, _ uint32, _ stardust.BlockID) (bool, error) { return false, nil }
+func (noValue) Root() ([32]byte, error)                             { return stardust.MerkleRoot(nil), nil }
+
+// openAgreement brings the state to where the store is.
+func (l *Ledger) openAgreement(cfg *Config) error {
+	a := &l.agreement
+	a.ordered, a.sealed, a.parkedOf = map[stardust.BlockID]uint32{}, map[uint32]bool{}, map[string]int{}
+	if err := l.openNetworks(cfg); err != nil {
+		return err
+	}
+	pos, err := l.position()
+	if err != nil {
+		return err
+	}
+	equivocators, err := l.store.Equivocators()
+	if err != nil {
+		return err
+	}
+	if a.state, err = consensus.New(a.files, pos, consensusView{l}, noValue{}, equivocators); err != nil {
+		return err
+	}
+	l.epochs.Store(a.state.Epochs())
+	a.parkedIn = pos.Epoch
+	last, certified := l.store.Last()
+	l.board.certs = consensus.NewCertificates(certified)
+	l.board.agreed = Agreed{Epoch: pos.Epoch, Milestone: last, ID: pos.Milestone, Timestamp: pos.Timestamp, Certified: certified}
+	if err := l.openIssuer(cfg); err != nil {
+		return err
+	}
+	var failure error
+	err = l.store.Unordered(max(last, 2)-1, func(id stardust.BlockID, raw []byte) bool {
+		var b *stardust.Block
+		if b, failure = stardust.ParseBlock(raw); failure != nil {
+			return false
+		}
+		var c consensus.Block
+		if c, failure = a.state.Epochs().Stored(id, b); failure != nil {
+			return false
+		}
+		c.Third = l.third(b)
+		failure = l.learn(c)
+		return failure == nil
+	})
+	if err := errors.Join(err, failure); err != nil {
+		return fmt.Errorf("go over the blocks that no milestone orders: %w", err)
+	}
+	l.showTips()
+	l.tell()
+	return nil
+}
+
+// openNetworks finds the network files from epoch 0 on.
+func (l *Ledger) openNetworks(cfg *Config) (err error) {
+	a := &l.agreement
+	if a.files, err = l.store.Networks(); err != nil {
+		return err
+	}
+	given := append(cfg.Epochs[:len(cfg.Epochs):len(cfg.Epochs)], cfg.Network)
+	if len(a.files) == 0 {
+		a.files, a.change.Networks = given, given
+	}
+	a.genesis = cfg.Network.GenesisHash()
+	if a.files[0].GenesisHash() != a.genesis {
+		return fmt.Errorf("the ledger is that of network %s, the network file is of another one", a.files[0].NetworkName)
+	}
+	return nil
+}
+
+// position returns where the milestones stand.
+func (l *Ledger) position() (pos consensus.Position, err error) {
+	epoch := uint32(len(l.agreement.files) - 1)
+	last, _ := l.store.Last()
+	if last == 0 {
+		return consensus.Position{Epoch: epoch}, nil
+	}
+	e, _, err := l.store.Milestone(last)
+	if err != nil {
+		return pos, err
+	}
+	m := consensus.Milestone{Essence: e}
+	if e.Epoch < epoch {
+		m.Next = l.agreement.files[epoch]
+	}
+	return m.Position(), nil
+}
+
+// openIssuer reads the record of own votes. Without one the identity must be
+// fresh: otherwise nobody knows what it has voted (consensus.md §7). Nobody
+// else can tell a network of one, nor be told two things by it.
+func (l *Ledger) openIssuer(cfg *Config) error {
+	a := &l.agreement
+	if cfg.Key == nil {
+		return nil
+	}
+	own, err := l.store.Own()
+	if err != nil {
+		return err
+	}
+	if own == nil {
+		own = &consensus.Durable{Recovering: !cfg.Fresh && len(cfg.Network.Gateways) > 1}
+		a.change.Own = own
+	}
+	a.key, a.own = cfg.Key, *own
+	a.issuer = consensus.NewIssuer(a.state, network.PublicKey(cfg.Key.Public().(ed25519.PublicKey)), *own)
+	return nil
+}
+
+// resume makes durable what [New] found out, and signs again what is not
+// certified: the signatures may not have reached anybody.
+func (l *Ledger) resume() error {
+	a := &l.agreement
+	last, certified := l.store.Last()
+	for index := certified + 1; index <= last; index++ {
+		e, signatures, err := l.store.Milestone(index)
+		if err != nil {
+			return fmt.Errorf("read milestone %d: %w", index, err)
+		}
+		if signatures != nil {
+			a.sealed[index] = true
+			continue
+		}
+		l.derived(&consensus.Milestone{Essence: e}, a.files[e.Epoch])
+	}
+	return nil
+}
+
+// learn adds a stored block to the state.
+func (l *Ledger) learn(b consensus.Block) error {
+	a := &l.agreement
+	res, err := a.state.Add(b, time.Now())
+	a.fresh = stardust.GenesisID
+	if err != nil {
+		return fmt.Errorf("agree on block %v: %w", b.ID, err)
+	}
+	l.board.approve(res.Approved)
+	for _, m := range res.Milestones {
+		a.change.Milestones = append(a.change.Milestones, m)
+		a.blocks += len(m.Blocks)
+		for _, e := range m.Blocks {
+			a.ordered[e.ID] = m.Index
+		}
+		if m.Next != nil {
+			a.files, a.change.Networks = append(a.files, m.Next), append(a.change.Networks, m.Next)
+			l.epochs.Store(a.state.Epochs())
+			l.log.Info("epoch begins", "epoch", m.Next.Epoch, "gateways", len(m.Next.Gateways), "quorum", m.Next.Quorum())
+		}
+	}
+	for _, e := range res.Equivocations {
+		a.change.Equivocation = append(a.change.Equivocation, e)
+		l.counts.equivocators.Add(1)
+		l.log.Error("a gateway equivocated: remove it from the network", "alarm", "equivocation", "gateway", l.nameOf(e.Key),
+			"epoch", e.Epoch, "round", e.Round, "first", e.First, "second", e.Second)
+	}
+	return nil
+}
+
+// nameOf returns the name of the gateway with a key in the newest file that has
+// it.
+func (l *Ledger) nameOf(key network.PublicKey) string {
+	files := l.agreement.files
+	for i := len(files) - 1; i >= 0; i-- {
+		if g, ok := files[i].Index(key[:]); ok {
+			return files[i].Gateways[g].Name
+		}
+	}
+	return key.String()
+}
+
+// take returns what waits for the next Commit.
+func (a *agreement) take() Change {
+	c := a.change
+	a.change = Change{}
+	return c
+}
+
+// put puts back what take returned and could not be stored.
+func (a *agreement) put(c Change) {
+	c.Entries = nil
+	a.change = c
+}
+
+// waits reports whether something has to be stored now, and if not, when.
+func (a *agreement) waits(now time.Time) (due bool, at time.Time) {
+	c := &a.change
+	if len(c.Milestones)+len(c.Networks)+len(c.Equivocation) > 0 || c.Own != nil {
+		return true, at
+	}
+	if len(c.Certificates) > 0 {
+		at = a.certAt.Add(certPause)
+		return !at.After(now), at
+	}
+	return false, at
+}
+
+// settle draws the conclusions from a change that is durable.
+func (l *Ledger) settle(c Change) {
+	a := &l.agreement
+	if c.Own != nil {
+		a.own = *c.Own
+	}
+	for i := range c.Milestones {
+		m := &c.Milestones[i]
+		for _, e := range m.Blocks {
+			delete(a.ordered, e.ID)
+		}
+		l.derived(m, a.files[m.Epoch])
+	}
+	a.blocks = 0
+	now := l.board.agreed
+	if n := len(c.Milestones); n > 0 {
+		m := &c.Milestones[n-1]
+		now.Milestone, now.ID, now.Timestamp = m.Index, m.ID(), m.Timestamp
+	}
+	now.Epoch, now.Certified = uint32(len(a.files)-1), max(now.Certified, c.Certified)
+	l.board.show(now)
+	for i := range c.Milestones { // only now: until it is shown as ordered a block is approved
+		l.board.order(c.Milestones[i].Blocks)
+	}
+	if c.Certified > 0 {
+		l.board.mu.Lock()
+		l.board.certs.Forget(c.Certified + 1)
+		l.board.mu.Unlock()
+	}
+	for _, f := range c.Networks {
+		if f.Epoch > 0 {
+			l.onEpoch(f)
+		}
+	}
+}
+
+// derived takes a durable milestone among those that want signatures, and signs
+// it.
+func (l *Ledger) derived(m *consensus.Milestone, file *network.File) {
+	a := &l.agreement
+	l.board.mu.Lock()
+	l.judge(l.board.certs.Derived(m, file))
+	l.board.mu.Unlock()
+	if a.key == nil || a.alarmed {
+		return
+	}
+	if _, ok := file.Index(a.key.Public().(ed25519.PublicKey)); !ok {
+		return
+	}
+	sig := consensus.SignMilestone(a.key, m.Index, m.ID())
+	l.certify([]consensus.Signature{sig})
+	if m.Index+oldNews > a.newest {
+		l.publish(sig)
+	}
+}
+
+// judge acts on what signatures say of a milestone. The board is locked.
+func (l *Ledger) judge(st consensus.Status) {
+	a := &l.agreement
+	if st.Alarm && !a.alarmed {
+		a.alarmed = true
+		if a.issuer != nil {
+			a.issuer.Halt()
+		}
+		l.counts.conflicts.Add(1)
+		l.log.Error("other gateways signed another milestone than this one derived; this gateway votes no more",
+			"alarm", "milestone_conflict", "milestone", st.Index)
+	}
+	if !st.Certified {
+		return
+	}
+	if len(a.change.Certificates) == 0 {
+		a.certAt = time.Now()
+	}
+	a.change.Certificates = append(a.change.Certificates, Certificate{st.Index, l.board.certs.Complete(st.Index)})
+	a.sealed[st.Index] = true
+	at := max(l.board.agreed.Certified, a.change.Certified)
+	for a.sealed[at+1] {
+		delete(a.sealed, at+1)
+		at++
+		a.change.Certified = at
+	}
+}
+
+// certify takes in what others signed.
+func (l *Ledger) certify(signatures []consensus.Signature) {
+	l.board.mu.Lock()
+	defer l.board.mu.Unlock()
+	for _, sig := range signatures {
+		st, err := l.board.certs.Add(sig)
+		if err != nil {
+			l.counts.badSignatures.Add(1)
+			l.log.Debug("signature of a milestone dropped", "err", err)
+			continue
+		}
+		l.judge(st)
+	}
+}
+
+// hear takes in what another gateway said of its part.
+func (l *Ledger) hear(from network.PublicKey, w *Word) {
+	a := &l.agreement
+	a.newest = max(a.newest, w.Milestone)
+	if a.issuer == nil {
+		return
+	}
+	file := a.state.File()
+	g, ok := file.Index(from[:])
+	me, member := file.Index(a.key.Public().(ed25519.PublicKey))
+	if !ok || !member {
+		return
+	}
+	if me < len(w.Highest) {
+		a.issuer.Report(g, w.Epoch, w.Highest[me])
+	}
+	if w.Answers {
+		a.issuer.Heard(g, w.Epoch, w.Opened)
+	}
+	if w.Target > 0 {
+		a.issuer.Assist(w.Epoch, w.Target)
+	}
+}
+
+// tell shows what the others are to be told.
+func (l *Ledger) tell() {
+	a := &l.agreement
+	file := a.state.File()
+	w := Word{Epoch: file.Epoch, Highest: make([]uint32, len(file.Gateways))}
+	for i, g := range file.Gateways {
+		w.Highest[i], _ = a.state.Highest(g.PublicKey)
+	}
+	if a.issuer != nil {
+		_, w.Opened, w.Answers = a.issuer.Answer()
+		w.Target = a.issuer.Target()
+	}
+	l.board.mu.Lock()
+	defer l.board.mu.Unlock()
+	w.Milestone, w.Certified = l.board.agreed.Milestone, l.board.agreed.Certified
+	l.board.word = w
+}
+
+// third reports whether a payload block is of somebody who is no member.
+func (l *Ledger) third(b *stardust.Block) bool {
+	data, ok := b.Payload.(*stardust.TaggedData)
+	if !ok {
+		return b.Payload == nil
+	}
+	name, ok := bytes.CutPrefix(data.Tag, []byte("hedgerow/"))
+	if !ok {
+		return true
+	}
+	for _, g := range l.epochs.Load().File().Gateways {
+		if g.Name == string(name) {
+			return false
+		}
+	}
+	return true
+}
