@@ -1,7 +1,8 @@
 // Package stardust encodes and decodes the bytes and the JSON that the
 // Stardust TIPs define: block ids, blocks (TIP-24) with tagged data (TIP-23)
-// in both forms, the sizes and zeros of proof of work (TIP-12), network ids
-// (TIP-20) and the Merkle tree of TIP-4.
+// and milestones (TIP-29) in both forms, the sizes and zeros of proof of work
+// (TIP-12), network ids (TIP-20), and the Merkle tree of TIP-4 with its proofs
+// in the JSON of INX-POI.
 //
 // It holds formats only: no socket, no disk, no state, no clock. It does not
 // compute the Curl hash (powfarm/curl does) and does not know whether a
@@ -31,7 +32,7 @@ const (
 	nonceSize = 8
 )
 
-// Payload types (TIP-24). This version encodes and decodes tagged data only.
+// Payload types (TIP-24). Blocks carry tagged data only in this version.
 const (
 	PayloadTaggedData  uint32 = 5
 	PayloadTransaction uint32 = 6
@@ -79,14 +80,20 @@ func (id BlockID) MarshalText() ([]byte, error) { return []byte(id.String()), ni
 
 // UnmarshalText reads what [ParseBlockID] reads and leaves id alone on error.
 func (id *BlockID) UnmarshalText(text []byte) error {
+	return readHash("block id", (*[idSize]byte)(id), text)
+}
+
+// readHash reads "0x" and 64 hex digits into dst, or leaves it alone and says
+// what is wrong with the hash of this name.
+func readHash(name string, dst *[idSize]byte, text []byte) error {
 	if len(text) != 2+2*idSize || text[0] != '0' || text[1] != 'x' {
-		return fmt.Errorf("block id of %d characters, want 0x and %d hex digits: %w", len(text), 2*idSize, ErrSyntax)
+		return fmt.Errorf("%s of %d characters, want 0x and %d hex digits: %w", name, len(text), 2*idSize, ErrSyntax)
 	}
-	var b BlockID
+	var b [idSize]byte
 	if _, err := hex.Decode(b[:], text[2:]); err != nil {
-		return fmt.Errorf("block id: %v: %w", err, ErrSyntax)
+		return fmt.Errorf("%s: %v: %w", name, err, ErrSyntax)
 	}
-	*id = b
+	*dst = b
 	return nil
 }
 
