@@ -47,7 +47,7 @@ func edges() map[string]row {
 		"ledger/consensus": {"ledger/stardust ledger/network", crypto},
 		"ledger":           {"ledger/stardust ledger/network ledger/consensus powfarm/curl", crypto},
 		"ledger/store":     {"ledger ledger/stardust ledger/network ledger/consensus", badger + " " + sys},
-		"ledger/api":       {"ledger ledger/stardust ledger/network", ""},
+		"ledger/api":       {"ledger ledger/stardust ledger/network ledger/consensus", ""},
 		"ledger/peer":      {"ledger ledger/stardust ledger/network", nats + " " + crypto + " " + sync},
 
 		"powfarm":        {"powfarm/curl", sys},

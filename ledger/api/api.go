@@ -1,16 +1,18 @@
 // Package api serves the Tangle's own HTTP routes over what the ledger offers:
-// health, routes, and TIP-25 core (info, tips, blocks, metadata) in the form
-// that existing client libraries use, including proof of work by the gateway
-// for clients that send none.
+// health, routes, TIP-25 core (info, tips, blocks, metadata, milestones) and
+// proofs of inclusion (INX-POI) in the form that existing client libraries use,
+// including proof of work by the gateway for clients that send none. [Events]
+// encodes the events of TIP-28 for a broker to carry.
 //
 // It knows HTTP and JSON, not the rules of the DAG: whether a block may be
 // attached is for the ledger to say, and this package only chooses the words.
-// It keeps no block and starts no goroutine. It does not authenticate: when
-// the routes are not public, gateway puts the admin's guard in front.
+// It keeps no block, and only [Events.Run] starts goroutines. It does not
+// authenticate: when the routes are not public, gateway puts the admin's guard
+// in front.
 //
 // Requests are bounded before they cost anything: 1 MiB of body and few long
-// ones, a number of submissions and of proof-of-work jobs at a time, a time for
-// each.
+// ones, a number of submissions, of proof-of-work jobs and of proofs at a time,
+// a time for each.
 package api
 
 import (
@@ -24,19 +26,34 @@ import (
 	"time"
 
 	"github.com/hedgerow-iot/hedgerow/ledger"
+	"github.com/hedgerow-iot/hedgerow/ledger/consensus"
 	"github.com/hedgerow-iot/hedgerow/ledger/network"
 	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
 )
 
 // A Ledger is the replica that is served. *ledger.Ledger is one.
 type Ledger interface {
+	Blocks
+	Milestones
 	Tips() []stardust.BlockID
 	Attach(ctx context.Context, b *stardust.Block, runs [][2]uint64) (stardust.BlockID, error)
-	Block(id stardust.BlockID) (raw []byte, err error)
-	Metadata(id stardust.BlockID) (ledger.Metadata, error)
 	Children(id stardust.BlockID) ([]stardust.BlockID, error)
 	MinPoWScore() uint32
 	Stats() ledger.Stats
+}
+
+// Blocks is what is known of single blocks.
+type Blocks interface {
+	Block(id stardust.BlockID) (raw []byte, err error)
+	Metadata(id stardust.BlockID) (ledger.Metadata, error)
+}
+
+// Milestones is what the gateways agree.
+type Milestones interface {
+	Agreed() ledger.Agreed
+	Milestone(index uint32) (ledger.Milestone, error)
+	MilestoneIndex(id [32]byte) (uint32, error)
+	Ordered(index uint32) ([]consensus.Entry, error)
 }
 
 var _ Ledger = (*ledger.Ledger)(nil)
@@ -62,7 +79,10 @@ type Config struct {
 	Name    string        // of the software, in info; "hedgerow"
 	Version string        // of the software, in info; "0.0.0"
 	Network *network.File // the network served; required
-	// Routes are listed in /api/routes besides core/v2.
+	// NetworkOf returns the network file with this hash, of whatever epoch, or
+	// nil. It is asked when a proof is validated. nil: only Network is known.
+	NetworkOf func(hash [32]byte) *network.File
+	// Routes are listed in /api/routes besides core/v2 and poi/v1.
 	Routes []string
 	// Health returns nil when the ledger can attach a block now; nil: always.
 	Health func() error
@@ -89,6 +109,7 @@ const (
 	smallBody  = 128 << 10        // bytes of a body that holds any block
 	maxLarge   = 4                // longer bodies in memory at a time
 	maxSubmits = 32               // blocks in work, searching or not
+	maxProofs  = 4                // proofs of inclusion in work
 	bodyTime   = 10 * time.Second // to send a body
 	answerTime = 10 * time.Second // to write an answer after a search
 	retryAfter = 5 * time.Second  // what a refused client is told
@@ -97,18 +118,21 @@ const (
 // A Server answers the routes. It may be used concurrently.
 type Server struct {
 	cfg     Config
+	hash    [32]byte // of cfg.Network
 	ledger  Ledger
 	prover  Prover // nil: clients bring their own proof of work
 	log     *slog.Logger
 	mux     *http.ServeMux
 	large   chan struct{} // a token per body beyond smallBody
 	submits chan struct{} // a token per block in work
+	proofs  chan struct{} // a token per proof of inclusion in work
 	jobs    *jobs
 	rate    rate
+	orders  orders
 }
 
-// New returns the handler of /health, /api/routes and /api/core/v2/; any other
-// path is answered 404. A nil prover means that this gateway searches no
+// New returns the handler of /health, /api/routes, /api/core/v2/ and
+// /api/poi/v1/; any other path is answered 404. A nil prover means that this gateway searches no
 // nonces for others.
 func New(cfg Config, l Ledger, p Prover, log *slog.Logger) (*Server, error) {
 	if cfg.Network == nil {
@@ -124,24 +148,32 @@ func New(cfg Config, l Ledger, p Prover, log *slog.Logger) (*Server, error) {
 	if cfg.Health == nil {
 		cfg.Health = func() error { return nil }
 	}
+	if cfg.NetworkOf == nil {
+		cfg.NetworkOf = func([32]byte) *network.File { return nil }
+	}
 	if cfg.Admit == nil {
 		cfg.Admit = func(context.Context, string) error { return nil }
 	}
 	s := &Server{
-		cfg: cfg, ledger: l, prover: p, log: log, mux: http.NewServeMux(),
+		cfg: cfg, hash: cfg.Network.Hash(), ledger: l, prover: p, log: log, mux: http.NewServeMux(),
 		large:   make(chan struct{}, maxLarge),
 		submits: make(chan struct{}, maxSubmits),
+		proofs:  make(chan struct{}, maxProofs),
 		jobs:    newJobs(cmp.Or(cfg.PoWJobs, 4), cfg.Client),
 	}
 	for path, m := range map[string]methods{
-		"/health":                           {"GET": s.health},
-		"/api/routes":                       {"GET": s.routes},
-		"/api/core/v2/info":                 {"GET": s.info},
-		"/api/core/v2/tips":                 {"GET": s.tips},
-		"/api/core/v2/blocks":               {"POST": s.submit},
-		"/api/core/v2/blocks/{id}":          {"GET": s.block},
-		"/api/core/v2/blocks/{id}/metadata": {"GET": s.metadata},
-		"/api/core/v2/blocks/{id}/children": {"GET": s.children},
+		"/health":                                  {"GET": s.health},
+		"/api/routes":                              {"GET": s.routes},
+		"/api/core/v2/info":                        {"GET": s.info},
+		"/api/core/v2/tips":                        {"GET": s.tips},
+		"/api/core/v2/blocks":                      {"POST": s.submit},
+		"/api/core/v2/blocks/{id}":                 {"GET": s.block},
+		"/api/core/v2/blocks/{id}/metadata":        {"GET": s.metadata},
+		"/api/core/v2/blocks/{id}/children":        {"GET": s.children},
+		"/api/core/v2/milestones/{id}":             {"GET": s.milestoneByID},
+		"/api/core/v2/milestones/by-index/{index}": {"GET": s.milestoneByIndex},
+		"/api/poi/v1/create/{id}":                  {"GET": s.createProof},
+		"/api/poi/v1/validate":                     {"POST": s.validateProof},
 	} {
 		s.mux.Handle(path, m)
 	}

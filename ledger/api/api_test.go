@@ -6,8 +6,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"testing/synctest"
-	"time"
 
 	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
 )
@@ -47,7 +45,7 @@ func TestHealthIsThatOfTheLedgerWithoutBody(t *testing.T) {
 func TestRoutesAndTips(t *testing.T) {
 	l := newFakeLedger(0)
 	s := newTest(t, Config{Routes: []string{"hedgerow/v1"}}, l, nil)
-	if w := call(s, "GET", "/api/routes", ""); w.Body.String() != `{"routes":["core/v2","hedgerow/v1"]}` {
+	if w := call(s, "GET", "/api/routes", ""); w.Body.String() != `{"routes":["core/v2","hedgerow/v1","poi/v1"]}` {
 		t.Errorf("routes = %s", w.Body)
 	}
 	if w := call(s, "GET", "/api/core/v2/tips", ""); w.Body.String() != `{"tips":["`+stardust.GenesisID.String()+`"]}` {
@@ -58,7 +56,7 @@ func TestRoutesAndTips(t *testing.T) {
 func TestRoutesOfLaterVersionsAreNotFoundInTheErrorForm(t *testing.T) {
 	s := newTest(t, Config{}, newFakeLedger(0), nil)
 	for _, path := range []string{
-		"/", "/api/core/v2/outputs/0x00", "/api/core/v2/milestones/1", "/api/indexer/v1/outputs/basic?address=hdg1", "/api/core/v2/blocks/",
+		"/", "/api/core/v2/outputs/0x00", "/api/core/v2/milestones/1/utxo-changes", "/api/indexer/v1/outputs/basic?address=hdg1", "/api/core/v2/blocks/",
 	} {
 		w := call(s, "GET", path, "")
 		if text := errorText(t, w); w.Code != 404 || !strings.Contains(text, "no route") {
@@ -73,6 +71,7 @@ func TestOtherMethodsAreRefusedWithAllow(t *testing.T) {
 		{"DELETE", "/api/core/v2/info", "GET, HEAD, OPTIONS"},
 		{"POST", "/api/core/v2/tips", "GET, HEAD, OPTIONS"},
 		{"GET", "/api/core/v2/blocks", "POST, OPTIONS"},
+		{"GET", "/api/poi/v1/validate", "POST, OPTIONS"},
 	} {
 		w := call(s, tt.method, tt.path, "")
 		errorText(t, w)
@@ -123,7 +122,7 @@ func TestBlockComesAsAcceptAsks(t *testing.T) {
 			}
 		}
 	}
-	want := `{"blockId":"` + id.String() + `","parents":["` + stardust.GenesisID.String() + `"],"isSolid":true}`
+	want := `{"blockId":"` + id.String() + `","parents":["` + stardust.GenesisID.String() + `"],"isSolid":true,"shouldPromote":false,"shouldReattach":false}`
 	if w := call(s, "GET", "/api/core/v2/blocks/"+id.String()+"/metadata", ""); w.Body.String() != want {
 		t.Errorf("metadata = %s, want %s", w.Body, want)
 	}
@@ -160,21 +159,4 @@ func TestUnknownBlockIs404AndMalformedIdIs400(t *testing.T) {
 			}
 		}
 	}
-}
-
-func TestRateIsThatOfTheLastTenSeconds(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var r rate
-		if got := r.observe(time.Now(), 1000); got != 0 {
-			t.Errorf("first = %v, want 0: nothing to compare with", got)
-		}
-		time.Sleep(10 * time.Second)
-		if got := r.observe(time.Now(), 1050); got != 5 {
-			t.Errorf("50 blocks in 10 s = %v, want 5", got)
-		}
-		time.Sleep(time.Second)
-		if got := r.observe(time.Now(), 1100); got != 5 {
-			t.Errorf("within the next ten seconds = %v, want 5 still", got)
-		}
-	})
 }

@@ -3,8 +3,7 @@ package api
 import (
 	"errors"
 	"net/http"
-	"sync"
-	"time"
+	"slices"
 
 	"github.com/hedgerow-iot/hedgerow/ledger"
 	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
@@ -18,7 +17,9 @@ func (s *Server) health(w http.ResponseWriter, _ *http.Request) {
 }
 
 func (s *Server) routes(w http.ResponseWriter, _ *http.Request) {
-	writeJSON(w, http.StatusOK, map[string][]string{"routes": append([]string{"core/v2"}, s.cfg.Routes...)})
+	all := append([]string{"core/v2", "poi/v1"}, s.cfg.Routes...)
+	slices.Sort(all)
+	writeJSON(w, http.StatusOK, map[string][]string{"routes": all})
 }
 
 func (s *Server) tips(w http.ResponseWriter, _ *http.Request) {
@@ -49,25 +50,6 @@ func (s *Server) block(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, b)
 }
 
-// metadata answers what is known of a block. Which milestone references it
-// is left out as long as none does.
-func (s *Server) metadata(w http.ResponseWriter, r *http.Request) {
-	id, ok := pathID(w, r)
-	if !ok {
-		return
-	}
-	m, err := s.ledger.Metadata(id)
-	if err != nil {
-		s.lookupError(w, id, err)
-		return
-	}
-	writeJSON(w, http.StatusOK, struct {
-		ID      stardust.BlockID   `json:"blockId"`
-		Parents []stardust.BlockID `json:"parents"`
-		Solid   bool               `json:"isSolid"`
-	}{id, list(m.Parents), m.Solid})
-}
-
 // children answers the blocks that approve a block directly: with count equal
 // to maxResults there may be more. TIP-25 has no such route.
 func (s *Server) children(w http.ResponseWriter, r *http.Request) {
@@ -95,38 +77,24 @@ func list(ids []stardust.BlockID) []stardust.BlockID {
 
 // lookupError answers for a block that could not be read.
 func (s *Server) lookupError(w http.ResponseWriter, id stardust.BlockID, err error) {
+	if id == stardust.GenesisID && errors.Is(err, ledger.ErrNotFound) {
+		err = refuse(http.StatusNotFound, "the genesis block "+id.String()+" has no body")
+	}
+	s.readError(w, "block "+id.String(), err)
+}
+
+// readError answers for what could not be read.
+func (s *Server) readError(w http.ResponseWriter, what string, err error) {
+	var r *refusal
 	switch {
-	case errors.Is(err, ledger.ErrNotFound) && id == stardust.GenesisID:
-		writeError(w, http.StatusNotFound, "the genesis block "+id.String()+" has no body")
+	case errors.As(err, &r):
+		writeError(w, r.status, r.text)
 	case errors.Is(err, ledger.ErrNotFound):
-		writeError(w, http.StatusNotFound, "block "+id.String()+" not known here")
+		writeError(w, http.StatusNotFound, what+" not known here")
 	case errors.Is(err, ledger.ErrClosed):
 		writeError(w, http.StatusServiceUnavailable, "gateway stopping")
 	default:
-		s.log.Error("block not readable", "block", id, "err", err)
-		writeError(w, http.StatusInternalServerError, "block "+id.String()+" not readable; the gateway's log says why")
+		s.log.Error("not readable", "what", what, "err", err)
+		writeError(w, http.StatusInternalServerError, what+" not readable; the gateway's log says why")
 	}
-}
-
-// A rate tells blocks per second over the last ten seconds or more.
-type rate struct {
-	mu     sync.Mutex // guards what follows
-	at     time.Time  // of the sample
-	blocks uint64     // at that time
-	perSec float64
-}
-
-// observe returns the rate, given the number of blocks at now. The first call
-// of all knows none yet.
-func (r *rate) observe(now time.Time, blocks uint64) float64 {
-	const window = 10 * time.Second
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if age := now.Sub(r.at); r.at.IsZero() || age >= window {
-		if !r.at.IsZero() {
-			r.perSec = max(0, float64(blocks)-float64(r.blocks)) / age.Seconds()
-		}
-		r.at, r.blocks = now, blocks
-	}
-	return r.perSec
 }

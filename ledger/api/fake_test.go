@@ -14,7 +14,6 @@ import (
 	"testing"
 
 	"github.com/hedgerow-iot/hedgerow/ledger"
-	"github.com/hedgerow-iot/hedgerow/ledger/network"
 	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
 	"github.com/hedgerow-iot/hedgerow/powfarm/curl"
 )
@@ -22,6 +21,7 @@ import (
 // A fakeLedger keeps blocks in memory and checks what the real one checks of
 // a single block.
 type fakeLedger struct {
+	*Chain
 	minScore uint32
 
 	mu     sync.Mutex // guards what follows
@@ -31,7 +31,7 @@ type fakeLedger struct {
 }
 
 func newFakeLedger(minScore uint32) *fakeLedger {
-	return &fakeLedger{minScore: minScore, blocks: map[stardust.BlockID][]byte{}, tips: []stardust.BlockID{stardust.GenesisID}}
+	return &fakeLedger{Chain: NewChain(1, minScore), minScore: minScore, blocks: map[stardust.BlockID][]byte{}, tips: []stardust.BlockID{stardust.GenesisID}}
 }
 
 func (l *fakeLedger) setTips(ids ...stardust.BlockID) {
@@ -96,7 +96,9 @@ func (l *fakeLedger) Metadata(id stardust.BlockID) (ledger.Metadata, error) {
 		return ledger.Metadata{}, err
 	}
 	b, err := stardust.ParseBlock(raw)
-	return ledger.Metadata{Parents: b.Parents, Solid: true}, err
+	m := ledger.Metadata{Parents: b.Parents, Solid: true}
+	l.Describe(id, &m)
+	return m, err
 }
 
 func (l *fakeLedger) Children(id stardust.BlockID) ([]stardust.BlockID, error) {
@@ -131,16 +133,10 @@ func search(ctx context.Context, digest [32]byte, zeros int) (uint64, error) {
 	return 0, ctx.Err()
 }
 
-func testNetwork(minScore uint32) *network.File {
-	f := network.NewOfOne("hedgerow-test", "barn-7", make([]byte, 32))
-	f.MinPoWScore = minScore
-	return f
-}
-
 // newTest returns a server over a fake ledger.
 func newTest(t testing.TB, cfg Config, l *fakeLedger, p Prover) *Server {
 	t.Helper()
-	cfg.Network = testNetwork(l.minScore)
+	cfg.Network = l.File
 	s, err := New(cfg, l, p, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)

@@ -28,9 +28,9 @@ type (
 		PruningIndex       uint32    `json:"pruningIndex"`
 	}
 	milestone struct {
-		Index     uint32           `json:"index"`
-		Timestamp uint32           `json:"timestamp"`
-		ID        stardust.BlockID `json:"milestoneId"`
+		Index     uint32               `json:"index"`
+		Timestamp uint32               `json:"timestamp"`
+		ID        stardust.MilestoneID `json:"milestoneId"`
 	}
 	protocol struct {
 		Version       int    `json:"version"`
@@ -63,17 +63,19 @@ type (
 // belowMaxDepth is how many milestones back a parent may lie (TIP-22).
 const belowMaxDepth = 15
 
-// info answers what a client needs to know before it makes a block. There
-// are no milestones yet: index 0 of no id stands for the genesis.
+// info answers what a client needs to know before it makes a block. A milestone
+// is confirmed as soon as it is known, so that the latest and the confirmed one
+// are the same; index 0 of no id stands for the genesis.
 func (s *Server) info(w http.ResponseWriter, _ *http.Request) {
-	n := s.cfg.Network
+	n, agreed := s.cfg.Network, s.ledger.Agreed()
+	last := milestone{agreed.Milestone, agreed.Timestamp, agreed.ID}
 	features := []string{}
 	if s.prover != nil {
 		features = append(features, "PoW") // the reference node's word for it
 	}
 	writeJSON(w, http.StatusOK, info{
 		Name: s.cfg.Name, Version: s.cfg.Version,
-		Status:   infoStatus{IsHealthy: s.cfg.Health() == nil},
+		Status:   infoStatus{IsHealthy: s.cfg.Health() == nil, LatestMilestone: last, ConfirmedMilestone: last},
 		Versions: []int{stardust.ProtocolVersion},
 		Protocol: protocol{
 			Version: stardust.ProtocolVersion, NetworkName: n.NetworkName, Bech32HRP: n.Bech32HRP,
@@ -83,7 +85,7 @@ func (s *Server) info(w http.ResponseWriter, _ *http.Request) {
 		},
 		Pending:   []struct{}{},
 		BaseToken: baseToken{Name: "Hedgerow", TickerSymbol: "HDG", Unit: "HDG", Decimals: 6},
-		Metrics:   metrics{BlocksPerSecond: s.rate.observe(time.Now(), s.ledger.Stats().Blocks)},
+		Metrics:   s.rate.observe(time.Now(), s.ledger.Stats().Blocks, agreed.Milestone, s.ledger.Ordered),
 		Features:  features,
 	})
 }

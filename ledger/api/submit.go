@@ -58,17 +58,26 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request, b *stardust.Block
 	return s.place(r.Context(), r.RemoteAddr, http.NewResponseController(w), b)
 }
 
-// readBlock reads and decodes the body, waiting for it bodyTime at most.
+// readBlock reads and decodes the body.
 func (s *Server) readBlock(w http.ResponseWriter, r *http.Request) (*stardust.Block, error) {
 	media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil && !errors.Is(err, mime.ErrInvalidMediaParameter) || media != mediaJSON && media != mediaBytes {
 		return nil, refuse(http.StatusUnsupportedMediaType, fmt.Sprintf(
 			"Content-Type is %q, want %s or %s", r.Header.Get("Content-Type"), mediaJSON, mediaBytes))
 	}
+	body, err := s.receive(w, r, maxBody)
+	if err != nil {
+		return nil, err
+	}
+	return decodeBlock(media, body)
+}
+
+// receive reads the body, at most most bytes and for bodyTime at most.
+func (s *Server) receive(w http.ResponseWriter, r *http.Request, most int64) ([]byte, error) {
 	rc := http.NewResponseController(w)
 	// A recorder or a wrapped writer has no deadlines; then the server's hold.
 	_ = rc.SetReadDeadline(time.Now().Add(bodyTime))
-	body, err := s.readBody(http.MaxBytesReader(w, r.Body, maxBody))
+	body, err := s.readBody(http.MaxBytesReader(w, r.Body, most))
 	// A deadline that passes during the search would end the request.
 	_ = rc.SetReadDeadline(time.Time{})
 	var tooLong *http.MaxBytesError
@@ -77,11 +86,11 @@ func (s *Server) readBlock(w http.ResponseWriter, r *http.Request) (*stardust.Bl
 	case errors.As(err, &busy):
 		return nil, err
 	case errors.As(err, &tooLong):
-		return nil, refuse(http.StatusRequestEntityTooLarge, fmt.Sprintf("body: above %d bytes", maxBody))
+		return nil, refuse(http.StatusRequestEntityTooLarge, fmt.Sprintf("body: above %d bytes", most))
 	case err != nil:
 		return nil, refuse(http.StatusBadRequest, "body: cannot be read to its end")
 	}
-	return decodeBlock(media, body)
+	return body, nil
 }
 
 // readBody reads a body whole. Few may be longer than any block needs, so that
