@@ -13,22 +13,51 @@ import (
 
 	"github.com/hedgerow-iot/hedgerow/ledger"
 	"github.com/hedgerow-iot/hedgerow/ledger/api"
-	"github.com/hedgerow-iot/hedgerow/ledger/network"
+	"github.com/hedgerow-iot/hedgerow/ledger/consensus"
+	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
 	"github.com/hedgerow-iot/hedgerow/ledger/store"
 	"github.com/hedgerow-iot/hedgerow/powfarm"
 )
 
-// serve returns the address of a server over a real ledger and a real farm.
+// A confirming ledger is a real one in which every block that is attached is
+// confirmed and certified at once.
+type confirming struct {
+	*ledger.Ledger
+	chain *api.Chain
+}
+
+func (c confirming) Attach(ctx context.Context, b *stardust.Block, runs [][2]uint64) (stardust.BlockID, error) {
+	id, err := c.Ledger.Attach(ctx, b, runs)
+	if err == nil {
+		c.chain.Confirm(consensus.Entry{ID: id})
+		c.chain.Certify()
+	}
+	return id, err
+}
+
+func (c confirming) Metadata(id stardust.BlockID) (ledger.Metadata, error) {
+	m, err := c.Ledger.Metadata(id)
+	c.chain.Describe(id, &m)
+	return m, err
+}
+
+func (c confirming) Agreed() ledger.Agreed { return c.chain.Agreed() }
+func (c confirming) Milestone(index uint32) (ledger.Milestone, error) {
+	return c.chain.Milestone(index)
+}
+func (c confirming) MilestoneIndex(id [32]byte) (uint32, error)      { return c.chain.MilestoneIndex(id) }
+func (c confirming) Ordered(index uint32) ([]consensus.Entry, error) { return c.chain.Ordered(index) }
+
+// serve returns the address of a server over a confirming ledger and a real farm.
 func serve(t *testing.T) string {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
-	net := network.NewOfOne("hedgerow-test", "barn-7", make([]byte, 32))
-	net.MinPoWScore = 2 // the client's proof of work makes about a thousand tries a second
+	chain := api.NewChain(1, 2) // the client's proof of work makes about a thousand tries a second
 	st, err := store.Open(t.TempDir(), store.Options{Log: log, Reserve: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := ledger.New(ledger.Config{Network: net, Log: log}, st)
+	l, err := ledger.New(ledger.Config{Network: chain.File, Log: log}, st)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,7 +65,7 @@ func serve(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h, err := api.New(api.Config{Network: net}, l, farm.For(powfarm.Guest), log)
+	h, err := api.New(api.Config{Network: chain.File}, confirming{l, chain}, farm.For(powfarm.Guest), log)
 	if err != nil {
 		t.Fatal(err)
 	}

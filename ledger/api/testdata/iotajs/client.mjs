@@ -6,9 +6,12 @@ import { createRequire } from "node:module";
 import path from "node:path";
 
 const require = createRequire(path.join(process.env.HEDGEROW_NODE_MODULES, "client.cjs"));
-const { SingleNodeClient, sendData, retrieveData, serializeBlock, TAGGED_DATA_PAYLOAD_TYPE } = require("@iota/iota.js");
-const { Blake2b, PowHelper } = require("@iota/crypto.js");
-const { Converter, WriteStream } = require("@iota/util.js");
+const {
+	SingleNodeClient, sendData, retrieveData, retry, serializeBlock, TAGGED_DATA_PAYLOAD_TYPE,
+	deserializeMilestonePayload, milestoneIdFromMilestonePayload,
+} = require("@iota/iota.js");
+const { Blake2b, Ed25519, PowHelper } = require("@iota/crypto.js");
+const { Converter, ReadStream, WriteStream } = require("@iota/util.js");
 
 const [endpoint] = process.argv.slice(2);
 
@@ -44,7 +47,29 @@ async function readBack(client, id, text) {
 	assert.equal(metadata.blockId, id);
 	assert.deepEqual(metadata.parents, block.parents);
 	assert.equal(metadata.isSolid, true);
+	assert.ok(metadata.referencedByMilestoneIndex <= info.status.confirmedMilestone.index);
+	assert.equal(metadata.ledgerInclusionState, "noTransaction");
+	assert.equal(metadata.shouldPromote, undefined, "what is confirmed needs nothing");
+	await assert.rejects(retry(client, id), /should not be promoted or reattached/);
 	return block;
+}
+
+// The gateway of the test confirms every block by a milestone of its own.
+async function readMilestone(client, index) {
+	const milestone = await client.milestoneByIndex(index);
+	assert.equal(milestone.index, index);
+	const id = milestoneIdFromMilestonePayload(milestone);
+	assert.deepEqual(await client.milestoneById(id), milestone, "the id is that of the essence");
+	for (const raw of [await client.milestoneByIndexRaw(index), await client.milestoneByIdRaw(id)]) {
+		const { options, ...fromBytes } = deserializeMilestonePayload(new ReadStream(raw));
+		assert.deepEqual(fromBytes, milestone, "JSON and bytes are one milestone");
+		assert.deepEqual(options, []);
+	}
+	for (const { publicKey, signature } of milestone.signatures) {
+		const [key, message, sig] = [publicKey, id, signature].map((hex) => Converter.hexToBytes(hex));
+		assert.ok(Ed25519.verify(key, message, sig), "the signature is one of the id");
+	}
+	return { id, milestone };
 }
 
 assert.equal(await thin.health(), true);
@@ -79,10 +104,30 @@ const got = await retrieveData(endpoint, sent.blockId);
 assert.equal(Converter.bytesToUtf8(got.data), "data");
 assert.equal(Converter.bytesToUtf8(got.tag), "helper");
 
+// Milestones follow one another, and info names the last.
+const { latestMilestone, confirmedMilestone } = (await thin.info()).status;
+assert.deepEqual(latestMilestone, confirmedMilestone);
+const last = await readMilestone(thin, confirmedMilestone.index);
+assert.deepEqual(confirmedMilestone, { index: last.milestone.index, timestamp: last.milestone.timestamp, milestoneId: last.id });
+const before = await readMilestone(thin, confirmedMilestone.index - 1);
+assert.equal(last.milestone.previousMilestoneId, before.id);
+assert.deepEqual(last.milestone.parents, [sent.blockId]);
+
+// A proof of inclusion is of that milestone, and holds.
+assert.ok((await thin.routes()).routes.includes("poi/v1"));
+const proof = await thin.fetchJson("/api/poi/v1/", "get", `create/${sent.blockId}`);
+assert.deepEqual(proof.milestone, last.milestone);
+assert.deepEqual(proof.block, await thin.block(sent.blockId));
+assert.deepEqual(await thin.fetchJson("/api/poi/v1/", "post", "validate", proof), { valid: true });
+proof.block.nonce = "1";
+assert.equal((await thin.fetchJson("/api/poi/v1/", "post", "validate", proof)).valid, false);
+
 // Errors arrive with their text.
 const unknown = "0x" + "ab".repeat(32);
 await assert.rejects(thin.block(unknown), (e) => e.httpStatus === 404 && e.message.includes(unknown));
 await assert.rejects(thin.block("0x12"), (e) => e.httpStatus === 400 && e.message.includes("block id"));
+await assert.rejects(thin.milestoneById(unknown), (e) => e.httpStatus === 404 && e.message.includes(unknown));
+await assert.rejects(thin.milestoneByIndex(1e6), (e) => e.httpStatus === 404 && e.message.includes("1000000"));
 await assert.rejects(thin.blockSubmit({ parents: [unknown], payload: payload("orphan") }),
 	(e) => e.httpStatus === 400 && e.message.includes(unknown));
 await assert.rejects(thin.blockSubmitRaw(new Uint8Array([2, 1, 0])), (e) => e.httpStatus === 400 && e.message.length > 10);
