@@ -26,12 +26,14 @@ type fakeLedger struct {
 
 	mu     sync.Mutex // guards what follows
 	blocks map[stardust.BlockID][]byte
+	order  []stardust.BlockID // of arrival
 	tips   []stardust.BlockID
-	err    error // what Attach returns, if not nil
+	err    error         // what Attach returns, if not nil
+	more   chan struct{} // closed when a block arrives
 }
 
 func newFakeLedger(minScore uint32) *fakeLedger {
-	return &fakeLedger{Chain: NewChain(1, minScore), minScore: minScore, blocks: map[stardust.BlockID][]byte{}, tips: []stardust.BlockID{stardust.GenesisID}}
+	return &fakeLedger{Chain: NewChain(1, minScore), minScore: minScore, blocks: map[stardust.BlockID][]byte{}, tips: []stardust.BlockID{stardust.GenesisID}, more: make(chan struct{})}
 }
 
 func (l *fakeLedger) setTips(ids ...stardust.BlockID) {
@@ -72,9 +74,53 @@ func (l *fakeLedger) Attach(_ context.Context, b *stardust.Block, _ [][2]uint64)
 			return stardust.GenesisID, fmt.Errorf("%w: %v", ledger.ErrUnknownParent, p)
 		}
 	}
+	return l.put(raw), nil
+}
+
+// put stores a block. l.mu is held.
+func (l *fakeLedger) put(raw []byte) stardust.BlockID {
 	id := stardust.IDOf(raw)
 	l.blocks[id] = raw
-	return id, nil
+	l.order = append(l.order, id)
+	close(l.more)
+	l.more = make(chan struct{})
+	return id
+}
+
+func (l *fakeLedger) Position() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return uint64(len(l.order))
+}
+
+func (l *fakeLedger) Wait(ctx context.Context, after uint64) error {
+	for {
+		l.mu.Lock()
+		at, more := uint64(len(l.order)), l.more
+		l.mu.Unlock()
+		if at > after {
+			return nil
+		}
+		select {
+		case <-more:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+func (l *fakeLedger) Order(after uint64, yield func(uint64, stardust.BlockID) bool) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.err != nil {
+		return l.err
+	}
+	for i, id := range l.order[after:] {
+		if !yield(after+uint64(i)+1, id) {
+			break
+		}
+	}
+	return nil
 }
 
 func (l *fakeLedger) Block(id stardust.BlockID) ([]byte, error) {

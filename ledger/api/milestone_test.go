@@ -18,9 +18,8 @@ func (l *fakeLedger) attach(t testing.TB, data ...string) []stardust.BlockID {
 	for _, d := range data {
 		raw := block(t, l.minScore, d)
 		l.mu.Lock()
-		l.blocks[stardust.IDOf(raw)] = raw
+		ids = append(ids, l.put(raw))
 		l.mu.Unlock()
-		ids = append(ids, stardust.IDOf(raw))
 	}
 	return ids
 }
