@@ -52,14 +52,14 @@ type Arrivals interface {
 
 var _ Feed = (*ledger.Ledger)(nil)
 
-// A Publisher is a broker that carries events. Both methods are called by
-// several goroutines.
+// A Publisher is a broker that carries events; *mqtt.Broker is one. Both methods
+// are called by several goroutines.
 type Publisher interface {
-	// Publish hands a message to those who are subscribed to the topic now; it
-	// must not be kept for later ones, who get [Events.Current]. payload must not
-	// be changed. It may block: events wait then, and leave out what becomes too
-	// much.
-	Publish(topic string, payload []byte)
+	// Event hands a message to those who are subscribed to the topic now; it must
+	// not be kept for later ones, who get [Events.Current]. payload must not be
+	// changed. It may block while the broker runs: events wait then, and leave out
+	// what becomes too much.
+	Event(topic string, payload []byte)
 	// Wanted reports whether anybody is subscribed to the topic. It is asked for
 	// every topic of every event, before anything is encoded.
 	Wanted(topic string) bool
@@ -173,7 +173,7 @@ func (e *Events) arrived(id stardust.BlockID) {
 		if m, err := e.feed.Metadata(id); err != nil {
 			e.missed("block", id, err)
 		} else if m.Milestone == 0 { // else the milestone tells
-			e.to.Publish(topic, encode(describe(id, m, nil)))
+			e.to.Event(topic, encode(describe(id, m, nil)))
 		}
 	}
 }
@@ -259,12 +259,12 @@ func (e *Events) certified(index uint32) {
 		e.missed("milestone", index, err)
 		return
 	}
-	e.to.Publish(topicMilestones, raw)
+	e.to.Event(topicMilestones, raw)
 }
 
 func (e *Events) publish(topic string, payload []byte) {
 	if e.to.Wanted(topic) {
-		e.to.Publish(topic, payload)
+		e.to.Event(topic, payload)
 	}
 }
 

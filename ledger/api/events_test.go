@@ -21,7 +21,7 @@ type message struct{ topic, payload string }
 
 // A fakePublisher keeps what is published.
 type fakePublisher struct {
-	hold chan struct{} // if not nil, Publish waits until it is closed
+	hold chan struct{} // if not nil, Event waits until it is closed
 
 	mu     sync.Mutex // guards what follows
 	wanted map[string]bool
@@ -29,7 +29,7 @@ type fakePublisher struct {
 	asked  int
 }
 
-func (p *fakePublisher) Publish(topic string, payload []byte) {
+func (p *fakePublisher) Event(topic string, payload []byte) {
 	if p.hold != nil {
 		<-p.hold
 	}
