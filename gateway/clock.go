@@ -25,6 +25,22 @@ func newClock() func() (time.Time, reading.Clock) {
 	}
 }
 
+// voteClock returns what votes say of the time, in Unix milliseconds: nothing
+// while the clock cannot be right, or after it leapt by more than an hour
+// (consensus.md §5). A clock that the kernel does not call synchronised counts:
+// it is the best guess of a site without a time server.
+func voteClock() func() uint64 {
+	start := time.Now()
+	return func() uint64 {
+		now := time.Now()
+		leap := now.Round(0).Sub(start.Round(0)) - now.Sub(start)
+		if quality(now, true) == reading.ClockBad || leap.Abs() > time.Hour {
+			return 0
+		}
+		return uint64(now.UnixMilli())
+	}
+}
+
 // quality is bad for a time before the program was made, as boxes without a
 // battery show it after a power cut, good while the kernel says that its clock
 // is synchronised, unsure otherwise.

@@ -23,7 +23,7 @@ const refetchPatience = 10 * time.Second
 func (s *stages) tangleStages(g *Gateway) (err error) {
 	file, log := g.home.network, g.log
 	s.ledger, err = ledger.New(ledger.Config{
-		Network: file, Log: log.With("stage", "ledger"),
+		Network: g.home.genesis, Key: g.home.key, Clock: voteClock(), Log: log.With("stage", "ledger"),
 		Announce: func(id stardust.BlockID, raw []byte) { s.peers.Announce(id, raw) },
 		Refetch: func(id stardust.BlockID) ([]byte, error) {
 			ctx, cancel := context.WithTimeout(context.Background(), refetchPatience)

@@ -18,6 +18,7 @@ import (
 	"github.com/hedgerow-iot/hedgerow/batching"
 	"github.com/hedgerow-iot/hedgerow/batching/journal"
 	"github.com/hedgerow-iot/hedgerow/gateway/bus"
+	"github.com/hedgerow-iot/hedgerow/ledger"
 	"github.com/hedgerow-iot/hedgerow/ledger/store"
 )
 
@@ -26,7 +27,7 @@ import (
 var ErrStore = errors.New("store damaged or newer than this program")
 
 // storeFormat names the newest format of the two stores.
-const storeFormat = "journal 3, ledger 1"
+const storeFormat = "journal 3, ledger 2"
 
 // A Gateway is everything between the devices and the Tangle on one box.
 type Gateway struct {
@@ -60,6 +61,9 @@ func New(cfg Config, log *slog.Logger) (_ *Gateway, err error) {
 		return nil, err
 	}
 	if g.stores, err = openStores(&g.cfg, log); err != nil {
+		return nil, err
+	}
+	if err := g.begin(); err != nil {
 		return nil, err
 	}
 	if g.sockets, err = openSockets(&g.cfg); err != nil {
@@ -135,6 +139,18 @@ func prepareLedger(cfg *Config, h *home, log *slog.Logger) error {
 		log.Error("the ledger is missing and is made anew; what the journal keeps is attached again", "data_dir", dir)
 	}
 	return nil
+}
+
+// begin has the ledger know that a new identity has never voted, and only then
+// removes the marker that says so. A network of one has nobody who could tell
+// what a lost ledger had voted, and nobody who was told.
+func (g *Gateway) begin() error {
+	if g.home.fresh || len(g.home.network.Gateways) == 1 {
+		if err := ledger.Begin(g.stores.ledger); err != nil {
+			return storeError(fmt.Errorf("begin the ledger: %w", err))
+		}
+	}
+	return useIdentity(g.cfg.Identity)
 }
 
 // openStores opens both stores, or none.

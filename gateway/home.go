@@ -23,6 +23,7 @@ type home struct {
 	token   string
 	fresh   bool // the identity was not used before
 	network *network.File
+	genesis *network.File // of epoch 0
 }
 
 // openHome prepares the data directory for this process. At the first start
@@ -61,12 +62,44 @@ func openHome(cfg *Config, log *slog.Logger) (_ *home, err error) {
 	if h.network, err = openNetwork(cfg, h.key.Public().(ed25519.PublicKey)); err != nil {
 		return nil, err
 	}
-	used, err := useIdentity(cfg.Identity)
-	if err != nil {
+	if h.genesis, err = openGenesis(dir, h.network); err != nil {
 		return nil, err
 	}
-	h.fresh = h.fresh || used
+	h.fresh = h.fresh || isFresh(cfg.Identity)
 	return h, nil
+}
+
+// epochPath is where the network file of an epoch is kept when a later one has
+// taken its place.
+func epochPath(dir string, epoch uint32) string {
+	return filepath.Join(dir, "epochs", fmt.Sprintf("%d.json", epoch))
+}
+
+// keepEpoch keeps a network file that a later one is about to replace.
+func keepEpoch(dir string, f *network.File) error {
+	path := epochPath(dir, f.Epoch)
+	if err := makeDir(filepath.Dir(path)); err != nil {
+		return err
+	}
+	return f.Save(path)
+}
+
+// openGenesis returns the first file of the network.
+func openGenesis(dir string, f *network.File) (*network.File, error) {
+	if f.Epoch == 0 {
+		return f, nil
+	}
+	path := epochPath(dir, 0)
+	genesis, err := network.Load(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("the network file is of epoch %d, and %s, which must be the one of epoch 0, is missing", f.Epoch, path)
+	case err != nil:
+		return nil, err
+	case genesis.Epoch != 0 || genesis.Hash() != f.GenesisHash():
+		return nil, fmt.Errorf("%s is not the file of epoch 0 that the network file names", path)
+	}
+	return genesis, nil
 }
 
 // used reports whether stores of an earlier start are in dir.

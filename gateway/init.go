@@ -63,19 +63,19 @@ func Init(dir, name string) (made []string, err error) {
 	return made, note(configName, true, err)
 }
 
-// useIdentity removes the marker of a new identity, durably, before it is used,
-// and reports whether it was there.
-func useIdentity(s Secret) (fresh bool, err error) {
-	if s.Scheme != "file" {
-		return false, nil
+// isFresh reports whether the marker of a new identity is there.
+func isFresh(s Secret) bool {
+	return s.Scheme == "file" && exists(filepath.Join(filepath.Dir(s.Ref), freshName))
+}
+
+// useIdentity removes the marker of a new identity, durably, before it votes.
+func useIdentity(s Secret) error {
+	if !isFresh(s) {
+		return nil
 	}
 	dir := filepath.Dir(s.Ref)
-	err = os.Remove(filepath.Join(dir, freshName))
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return false, nil
-	case err != nil:
-		return false, fmt.Errorf("remove the marker of a new identity key: %w", err)
+	if err := os.Remove(filepath.Join(dir, freshName)); err != nil {
+		return fmt.Errorf("remove the marker of a new identity key: %w", err)
 	}
-	return true, syncDir(dir)
+	return syncDir(dir)
 }

@@ -121,6 +121,9 @@ func (j *joining) run() (*Joined, error) {
 	switch {
 	case begun:
 	case follows == nil:
+		if err := keepEpoch(j.dir, old); err != nil {
+			return nil, err
+		}
 		return &Joined{Network: j.file}, j.file.Save(j.target)
 	case j.file.NetworkName == old.NetworkName:
 		return nil, follows
@@ -221,7 +224,7 @@ func (j *joining) carry(from, to, archive string) error {
 	if err := createFile(filepath.Join(archive, marksFile), 0o400, text); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	return store.CreateWithRuns(to, runs, j.log)
+	return store.CreateWithRuns(to, runs, true, j.log)
 }
 
 // readOnly takes the right to write from the files of a directory.

@@ -72,7 +72,11 @@ func OpenOffline(cfg Config, log *slog.Logger) (_ *Offline, err error) {
 	if o.stores, err = openStores(&cfg, log); err != nil {
 		return nil, err
 	}
-	l, err := ledger.New(ledger.Config{Network: f, Log: log}, o.stores.ledger)
+	genesis, err := openGenesis(dir, f)
+	if err != nil {
+		return nil, err
+	}
+	l, err := ledger.New(ledger.Config{Network: genesis, Log: log}, o.stores.ledger)
 	if err != nil {
 		return nil, storeError(err)
 	}

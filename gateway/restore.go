@@ -100,7 +100,7 @@ func newLedger(dir, path string, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	return store.CreateWithRuns(path, runs, log)
+	return store.CreateWithRuns(path, runs, false, log)
 }
 
 // marksFile stands in the archive of a chain: the runs of readings that had

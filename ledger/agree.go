@@ -147,13 +147,13 @@ func (l *Ledger) openNetworks(cfg *Config) (err error) {
 	if a.files, err = l.store.Networks(); err != nil {
 		return err
 	}
-	given := append(cfg.Epochs[:len(cfg.Epochs):len(cfg.Epochs)], cfg.Network)
 	if len(a.files) == 0 {
-		a.files, a.change.Networks = given, given
+		a.files = []*network.File{cfg.Network}
+		a.change.Networks = a.files
 	}
-	a.genesis = cfg.Network.GenesisHash()
-	if a.files[0].GenesisHash() != a.genesis {
-		return fmt.Errorf("the ledger is that of network %s, the network file is of another one", a.files[0].NetworkName)
+	a.genesis = cfg.Network.Hash()
+	if a.files[0].Hash() != a.genesis {
+		return fmt.Errorf("the ledger is that of the network %s, not of %s", a.files[0].NetworkName, cfg.Network.NetworkName)
 	}
 	return nil
 }
@@ -176,9 +176,19 @@ func (l *Ledger) position() (pos consensus.Position, err error) {
 	return m.Position(), nil
 }
 
-// openIssuer reads the record of own votes. Without one the identity must be
-// fresh: otherwise nobody knows what it has voted (consensus.md §7). Nobody
-// else can tell a network of one, nor be told two things by it.
+// Begin makes a store that of a gateway whose key has never voted in its
+// network, unless it is one already: without the record that it has not, an
+// empty store counts as one whose votes were lost (consensus.md §7). The error
+// is as that of [Store].Commit.
+func Begin(s Store) error {
+	own, err := s.Own()
+	if err != nil || own != nil {
+		return err
+	}
+	return s.Commit(Change{Own: &consensus.Durable{}})
+}
+
+// openIssuer reads the record of own votes; see [Begin].
 func (l *Ledger) openIssuer(cfg *Config) error {
 	a := &l.agreement
 	if cfg.Key == nil {
@@ -189,7 +199,7 @@ func (l *Ledger) openIssuer(cfg *Config) error {
 		return err
 	}
 	if own == nil {
-		own = &consensus.Durable{Recovering: !cfg.Fresh && len(cfg.Network.Gateways) > 1}
+		own = &consensus.Durable{Recovering: true}
 		a.change.Own = own
 	}
 	a.key, a.own = cfg.Key, *own

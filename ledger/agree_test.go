@@ -25,12 +25,11 @@ type federation struct {
 
 // A member is a gateway of a federation.
 type member struct {
-	f      *federation
-	index  int
-	store  ledger.Store // outlives a stop: the others may be reading
-	fresh  bool
-	epochs []*network.File
-	inbox  chan []byte
+	f     *federation
+	index int
+	store ledger.Store // outlives a stop: the others may be reading
+	fresh bool
+	inbox chan []byte
 
 	mu sync.Mutex // guards what follows
 	l  *ledger.Ledger
@@ -57,7 +56,10 @@ func federate(t testing.TB, n int, newStore func() ledger.Store) *federation {
 	f.file.MinPoWScore = 0
 	f.file.RoundInterval, f.file.DataRoundInterval = network.Duration(20*time.Millisecond), network.Duration(20*time.Millisecond)
 	for i := range n {
-		m := &member{f: f, index: i, store: newStore(), fresh: true}
+		m := &member{f: f, index: i, store: newStore()}
+		if err := ledger.Begin(m.store); err != nil {
+			t.Fatal(err)
+		}
 		f.all = append(f.all, m)
 	}
 	for _, m := range f.all {
@@ -73,7 +75,7 @@ func (m *member) start() {
 	f.t.Helper()
 	inbox := make(chan []byte, 100_000)
 	l, err := ledger.New(ledger.Config{
-		Network: f.file, Key: f.keys[m.index], Fresh: m.fresh, Epochs: m.epochs,
+		Network: f.file, Key: f.keys[m.index],
 		Announce: func(_ stardust.BlockID, raw []byte) { m.others(func(o *member, _ *ledger.Ledger) { o.deliver(raw) }) },
 		Publish: func(sig consensus.Signature) {
 			m.others(func(_ *member, l *ledger.Ledger) { _ = l.Certify([]consensus.Signature{sig}) })
@@ -82,7 +84,6 @@ func (m *member) start() {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	m.fresh = false
 	m.mu.Lock()
 	m.l, m.up, m.inbox = l, true, inbox
 	m.mu.Unlock()

@@ -61,7 +61,7 @@ const (
 
 // Config describes a [Ledger]. Zero fields mean the default named.
 type Config struct {
-	Network *network.File // required
+	Network *network.File // the first of the network, of epoch 0; required. Later ones come in blocks
 	Log     *slog.Logger  // discards
 
 	// Announce is told of every block that Attach stored, or found stored, once
@@ -69,17 +69,9 @@ type Config struct {
 	// that stores, so it must not block; raw must not be changed. Nobody is told.
 	Announce func(id stardust.BlockID, raw []byte)
 
-	// Epochs are the network files before Network, from epoch 0 on. They, and
-	// Network, count for a store that has none; later ones come in blocks.
-	Epochs []*network.File
-
 	// Key is the identity key of a member of Network, which votes and signs
 	// milestones. Without one the replica only follows the others.
 	Key ed25519.PrivateKey
-
-	// Fresh says that Key was never used before: an empty store is then no loss
-	// of what it has voted.
-	Fresh bool
 
 	// Clock returns the time for votes in Unix milliseconds, or 0 while it is
 	// not known to be good. The system's.
@@ -173,6 +165,9 @@ type Stats struct {
 func New(cfg Config, store Store) (*Ledger, error) {
 	if cfg.Network == nil {
 		return nil, errors.New("open ledger: no network file given")
+	}
+	if cfg.Network.Epoch != 0 {
+		return nil, fmt.Errorf("open ledger: the network file is of epoch %d, the first one is needed", cfg.Network.Epoch)
 	}
 	if cfg.Queue < 0 || cfg.HoldCount < 0 || cfg.HoldBytes < 0 || cfg.MaxTips < 0 {
 		return nil, errors.New("open ledger: a limit is negative")

@@ -25,7 +25,8 @@ type Essence struct {
 	LedgerRoot  *[32]byte // every snapshotEvery milestones, else nil
 }
 
-const metadataLen = 4 + 4 + 32 // without the ledger's root
+// metadataLen is the length of the metadata field without the ledger's root.
+const metadataLen = 4 + 4 + 32
 
 // Metadata returns the metadata field.
 func (e *Essence) Metadata() []byte {

@@ -9,9 +9,6 @@ import (
 	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
 )
 
-// metadataLen is the length of the metadata field without the ledger's root.
-const metadataLen = 4 + 4 + 32
-
 // ErrForeign is wrapped by the errors about payloads that no gateway of any
 // hedgerow network signs.
 var ErrForeign = errors.New("not a milestone of this kind of network")

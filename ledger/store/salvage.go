@@ -74,8 +74,9 @@ func readRuns(dir string, log *slog.Logger) (runs [][2]uint64, err error) {
 
 // CreateWithRuns makes a store in dir, which must not exist, that marks these
 // readings as attached to a block that is elsewhere, and holds nothing else.
-// It is durable and closed when CreateWithRuns returns nil.
-func CreateWithRuns(dir string, runs [][2]uint64, log *slog.Logger) error {
+// With begin it is that of a gateway that never voted ([ledger.Begin]). It is
+// durable and closed when CreateWithRuns returns nil.
+func CreateWithRuns(dir string, runs [][2]uint64, begin bool, log *slog.Logger) error {
 	if _, err := os.Stat(dir); err == nil {
 		return fmt.Errorf("make a store in %s: it is there already", dir)
 	}
@@ -88,6 +89,9 @@ func CreateWithRuns(dir string, runs [][2]uint64, log *slog.Logger) error {
 		n := min(most, len(runs))
 		err = s.Commit(ledger.Change{Entries: []ledger.Entry{{ID: stardust.GenesisID, Runs: runs[:n]}}})
 		runs = runs[n:]
+	}
+	if begin && err == nil {
+		err = ledger.Begin(s)
 	}
 	return errors.Join(err, s.Close())
 }

@@ -49,10 +49,10 @@ func TestRunsAreReadAndMakeANewStore(t *testing.T) {
 		t.Fatalf("ReadRuns = %v, %v; want %v", got, err, want)
 	}
 	next := filepath.Join(t.TempDir(), "next")
-	if err := CreateWithRuns(next, got, silent); err != nil {
+	if err := CreateWithRuns(next, got, false, silent); err != nil {
 		t.Fatal(err)
 	}
-	if err := CreateWithRuns(next, got, silent); err == nil {
+	if err := CreateWithRuns(next, got, false, silent); err == nil {
 		t.Error("a store was made over another")
 	}
 	if again, err := ReadRuns(next, silent); err != nil || !reflect.DeepEqual(again, want) {
@@ -79,7 +79,7 @@ func TestManyRunsMakeANewStore(t *testing.T) {
 		want = append(want, [2]uint64{10 * i, 10*i + 5})
 	}
 	dir := filepath.Join(t.TempDir(), "next")
-	if err := CreateWithRuns(dir, want, silent); err != nil {
+	if err := CreateWithRuns(dir, want, false, silent); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := ReadRuns(dir, silent); err != nil || !reflect.DeepEqual(got, want) {
