@@ -18,6 +18,7 @@ type conn struct {
 	net.Conn
 	b       *Broker
 	address string // what connections are counted by
+	guest   bool   // came by the public path for events
 	gate    gate
 	sess    *session // set by the reader before the library knows the client
 

@@ -36,7 +36,7 @@ type flow struct {
 }
 
 // admit lets a message through to the client, or tells that it is too slow.
-// cost is 0 for a small message.
+// cost is 0 for a small message; w bounds the wait together with others'.
 //
 // above says that the client subscribes above QoS 0. Then admit also waits
 // until the client's Receive Maximum allows one more (publishers that look at
@@ -44,7 +44,7 @@ type flow struct {
 // the library holds a lock during a write that it needs for every such
 // delivery, so one subscriber that does not read would stop all publishers
 // until its write times out.
-func (c *conn) admit(cost int, unacked *mochi.Inflight, above bool) bool {
+func (c *conn) admit(w *waits, cost int, unacked *mochi.Inflight, above bool) bool {
 	f := &c.flow
 	if !above {
 		unacked = nil
@@ -64,8 +64,8 @@ func (c *conn) admit(cost int, unacked *mochi.Inflight, above bool) bool {
 	f.asOf = begin
 	left := f.left
 	f.mu.Unlock()
-	left = min(left, c.b.waits.begin(begin))
-	defer func() { c.b.waits.end(time.Now()) }()
+	left = min(left, w.begin(begin))
+	defer func() { w.end(time.Now()) }()
 	if left < time.Millisecond {
 		return false
 	}

@@ -30,7 +30,7 @@ func TestPublishersWaitForAClientThatCatchesUp(t *testing.T) {
 			}
 		}()
 		for i := range 5 * writesPending {
-			if !c.admit(0, unacked, false) {
+			if !c.admit(&c.b.waits, 0, unacked, false) {
 				t.Fatalf("message %d was left out", i)
 			}
 			c.flow.mu.Lock()
@@ -62,7 +62,7 @@ func TestAClientThatDoesNotCatchUpStopsNobody(t *testing.T) {
 				tt.jam(c, unacked)
 				begin := time.Now()
 				for range 1000 {
-					if c.admit(0, unacked, tt.above) {
+					if c.admit(&c.b.waits, 0, unacked, tt.above) {
 						t.Fatal("a message was let through")
 					}
 				}
@@ -72,7 +72,7 @@ func TestAClientThatDoesNotCatchUpStopsNobody(t *testing.T) {
 				// In the long run a share of the time.
 				for range 1000 {
 					time.Sleep(10 * time.Millisecond)
-					c.admit(0, unacked, tt.above)
+					c.admit(&c.b.waits, 0, unacked, tt.above)
 				}
 				if took := time.Since(begin); took > 14*time.Second {
 					t.Errorf("10 s of publishing took %v", took)
@@ -91,7 +91,7 @@ func TestAnAckLetsAPublisherGoOn(t *testing.T) {
 			unacked.Delete(1)
 			c.flow.acked()
 		}()
-		if !c.admit(0, unacked, true) {
+		if !c.admit(&c.b.waits, 0, unacked, true) {
 			t.Error("the message was left out")
 		}
 	})

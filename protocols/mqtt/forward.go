@@ -21,7 +21,7 @@ func (s *session) forward(p *pending) {
 	defer func() {
 		// The reading is durable whatever becomes of its copies.
 		if r := recover(); r != nil {
-			b.panicked(s.c, r)
+			b.panicked("message of client "+s.cl.ID, r)
 		}
 	}()
 	retain := p.retain

@@ -2,6 +2,7 @@ package mqtt
 
 import (
 	"errors"
+	"math"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -35,7 +36,7 @@ func (h *hook) Provides(method byte) bool {
 	case mochi.OnConnect, mochi.OnConnectAuthenticate, mochi.OnACLCheck, mochi.OnSessionEstablish,
 		mochi.OnSessionEstablished, mochi.OnDisconnect, mochi.OnPacketRead, mochi.OnPacketEncode, mochi.OnSubscribe, mochi.OnSubscribed,
 		mochi.OnUnsubscribed, mochi.OnClientExpired, mochi.OnRetainedExpired,
-		mochi.OnPublishDropped, mochi.OnPacketIDExhausted, mochi.OnQosComplete:
+		mochi.OnPublishDropped, mochi.OnPacketIDExhausted, mochi.OnQosComplete, mochi.OnPacketProcessed:
 		return true
 	}
 	return false
@@ -53,6 +54,9 @@ func (h *hook) OnConnect(cl *mochi.Client, pk packets.Packet) error {
 	b := h.b
 	if pk.Connect.WillFlag && pk.Connect.WillQos > 2 {
 		return packets.ErrMalformedPacket
+	}
+	if guarded(cl).guest {
+		makeGuest(cl)
 	}
 	if len(cl.ID) > maxClientID {
 		b.counts.denied.Add(1)
@@ -94,15 +98,19 @@ func (h *hook) OnConnect(cl *mochi.Client, pk packets.Packet) error {
 // OnConnectAuthenticate asks the registry and checks the will.
 func (h *hook) OnConnectAuthenticate(cl *mochi.Client, pk packets.Packet) bool {
 	b, c := h.b, guarded(cl)
-	dev, err := b.registry.Authenticate(protocols.Credentials{
-		Source:   reading.SourceMQTT,
-		Remote:   remote(c.RemoteAddr()),
-		ClientID: cl.ID,
-		User:     string(pk.Connect.Username),
-		Password: pk.Connect.Password,
-	})
+	var dev protocols.Device // a guest's, whatever it says of itself
+	var err error
+	if !c.guest {
+		dev, err = b.registry.Authenticate(protocols.Credentials{
+			Source:   reading.SourceMQTT,
+			Remote:   remote(c.RemoteAddr()),
+			ClientID: cl.ID,
+			User:     string(pk.Connect.Username),
+			Password: pk.Connect.Password,
+		})
+	}
 	if err == nil && pk.Connect.WillFlag {
-		err = b.checkWill(dev, &pk)
+		err = b.checkWill(c.guest, dev, &pk)
 	}
 	if err != nil {
 		b.counts.denied.Add(1)
@@ -197,6 +205,9 @@ func (h *hook) OnPacketRead(cl *mochi.Client, pk packets.Packet) (packets.Packet
 		// The library caps the expiry of CONNECT, but not of DISCONNECT.
 		expiry := &pk.Properties.SessionExpiryInterval
 		*expiry = min(*expiry, uint32(h.b.limits.SessionExpiry/time.Second))
+		if c.guest {
+			*expiry = 0
+		}
 		return pk, nil
 	default:
 		return pk, nil
@@ -229,6 +240,9 @@ func (h *hook) OnPacketEncode(cl *mochi.Client, pk packets.Packet) packets.Packe
 		case cl.Properties.ProtocolVersion == 5:
 			pk.Properties.MaximumPacketSize = uint32(h.b.limits.Packet)
 			pk.Properties.TopicAliasMaximum = maxAliases
+			if c := guarded(cl); c != nil && c.guest {
+				pk.Properties.SessionExpiryInterval, pk.Properties.SessionExpiryIntervalFlag = 0, true
+			}
 		case pk.ReasonCode > packets.Err3NotAuthorized.Code: // a code that 3.1.1 does not have
 			pk.ReasonCode = packets.Err3ServerUnavailable.Code
 		}
@@ -262,7 +276,11 @@ func (h *hook) OnSubscribe(cl *mochi.Client, pk packets.Packet) packets.Packet {
 		c.sess.atMostOnce.Store(false)
 	}
 	have := cl.State.Subscriptions.Len()
-	all := int(atomic.LoadInt64(&h.b.server.Info.Subscriptions))
+	limit := h.b.limits.AllSubscriptions
+	all := int(atomic.LoadInt64(&h.b.server.Info.Subscriptions) - h.b.events.interest.guests.Load())
+	if c.guest { // bounded by the number of guests, and not to be kept out by devices
+		limit, all = math.MaxInt, 0
+	}
 	for i := range pk.Filters {
 		f := &pk.Filters[i]
 		_, known := cl.State.Subscriptions.Get(f.Filter)
@@ -276,13 +294,14 @@ func (h *hook) OnSubscribe(cl *mochi.Client, pk packets.Packet) packets.Packet {
 		case protocols.CheckFilter(f.Filter) != nil:
 			f.Filter = ""
 			continue
-		case i >= h.b.limits.Subscriptions, have > h.b.limits.Subscriptions, !known && all > h.b.limits.AllSubscriptions:
+		case i >= h.b.limits.Subscriptions, have > h.b.limits.Subscriptions, !known && all > limit:
 			f.Filter = ""
 			c.sess.surplus = append(c.sess.surplus, i)
 			continue
 		}
 		f.Filter = strings.Clone(f.Filter) // a subscription would keep the packet
-		if slices.ContainsFunc(pk.Filters[:i], func(o packets.Subscription) bool { return o.Filter == f.Filter }) {
+		twice := slices.ContainsFunc(pk.Filters[:i], func(o packets.Subscription) bool { return o.Filter == f.Filter })
+		if twice || known && f.RetainHandling == 1 {
 			f.RetainHandling = 2 // the retained messages are sent for the first one
 		}
 	}
@@ -290,15 +309,41 @@ func (h *hook) OnSubscribe(cl *mochi.Client, pk packets.Packet) packets.Packet {
 }
 
 // OnSubscribed makes publishers look for subscribers again.
-func (h *hook) OnSubscribed(cl *mochi.Client, _ packets.Packet, _ []byte) {
+func (h *hook) OnSubscribed(cl *mochi.Client, pk packets.Packet, codes []byte) {
 	h.b.subscribed.Add(1)
-	if c := guarded(cl); c != nil && c.sess != nil {
-		c.sess.subscribing.Store(false)
+	c := guarded(cl)
+	if c == nil || c.sess == nil {
+		return
+	}
+	c.sess.subscribing.Store(false)
+	for i, f := range pk.Filters {
+		if !protocols.IsEventTopic(f.Filter) || codes[i] >= packets.ErrUnspecifiedError.Code {
+			continue
+		}
+		h.b.events.interest.add(cl.ID, f.Filter, c.guest)
+		if f.RetainHandling != 2 && h.b.events.state != nil {
+			c.sess.fresh = append(c.sess.fresh, f)
+		}
+	}
+}
+
+// OnPacketProcessed sends, after the SUBACK, what new subscribers are to know.
+func (h *hook) OnPacketProcessed(cl *mochi.Client, pk packets.Packet, err error) {
+	if c := guarded(cl); c != nil && c.sess != nil && pk.FixedHeader.Type == packets.Subscribe && err == nil {
+		c.sess.present()
 	}
 }
 
 // OnUnsubscribed makes publishers look for subscribers again.
-func (h *hook) OnUnsubscribed(*mochi.Client, packets.Packet) { h.b.subscribed.Add(1) }
+func (h *hook) OnUnsubscribed(cl *mochi.Client, pk packets.Packet) {
+	h.b.subscribed.Add(1)
+	c := guarded(cl)
+	for _, f := range pk.Filters {
+		if c != nil && protocols.IsEventTopic(f.Filter) {
+			h.b.events.interest.remove(cl.ID, f.Filter, c.guest)
+		}
+	}
+}
 
 // OnACLCheck is asked for every filter of a SUBSCRIBE and for every delivery.
 func (h *hook) OnACLCheck(cl *mochi.Client, topic string, write bool) bool {
@@ -307,7 +352,7 @@ func (h *hook) OnACLCheck(cl *mochi.Client, topic string, write bool) bool {
 		return false // nobody publishes through the library
 	}
 	s := c.sess
-	if !b.acl.MaySubscribe(s.dev, topic) {
+	if !s.maySubscribe(topic) {
 		if s.subscribing.Load() {
 			b.counts.refused.Add(1)
 			if left, ok := b.denials.allow(); ok {
@@ -316,11 +361,18 @@ func (h *hook) OnACLCheck(cl *mochi.Client, topic string, write bool) bool {
 		}
 		return false
 	}
-	if s.subscribing.Load() {
-		return true
+	event := protocols.IsEventTopic(topic)
+	cost, above := b.costOn(topic), !event && !s.atMostOnce.Load()
+	w := &b.waits
+	if event {
+		w = &b.events.waits
 	}
-	cost, above := b.costOn(topic), !s.atMostOnce.Load()
-	if (!above || b.mayKeep(cl, cost)) && (cl.Closed() || c.admit(cost, cl.State.Inflight, above)) {
+	switch {
+	case s.subscribing.Load():
+		return true
+	case event && !b.events.interest.has(cl.ID, topic):
+		return false // only a filter that begins with a wildcard matches
+	case (!above || b.mayKeep(cl, cost)) && (cl.Closed() || c.admit(w, cost, cl.State.Inflight, above)):
 		return true
 	}
 	b.counts.slowSkips.Add(1)

@@ -77,7 +77,7 @@ func (b *Broker) handle(id string, c *conn, establish listeners.EstablishFn) {
 	}()
 	defer func() {
 		if p := recover(); p != nil {
-			b.panicked(c, p)
+			b.panicked("connection from "+c.RemoteAddr().String(), p)
 			if c.sess != nil {
 				c.sess.lost()
 			}
@@ -88,10 +88,10 @@ func (b *Broker) handle(id string, c *conn, establish listeners.EstablishFn) {
 }
 
 // panicked counts and logs a panic of the library over what a client sent.
-func (b *Broker) panicked(c *conn, p any) {
+func (b *Broker) panicked(over string, p any) {
 	b.counts.panics.Add(1)
 	if left, ok := b.denials.allow(); ok { // a client can provoke them at will
-		b.log.Warn("panic over a connection", "remote", c.RemoteAddr().String(), "panic", fmt.Sprint(p), "suppressed", left)
+		b.log.Warn("panic in the broker", "over", over, "panic", fmt.Sprint(p), "suppressed", left)
 	}
 	b.log.Debug("stack of the panic", "stack", string(debug.Stack()))
 }

@@ -11,6 +11,9 @@
 // input: a panic ends one connection, packets are bounded before they are
 // allocated, and silent, slow and surplus connections are closed.
 //
+// The gateway publishes its own events (TIP-28) through [Broker.Event]. On
+// their topics nobody else publishes.
+//
 // It knows no disk, no block and no payload form. Sessions, subscriptions and
 // retained messages live in memory and end with the process.
 package mqtt
@@ -107,7 +110,10 @@ type Config struct {
 	// Drain bounds how long Run waits, after its context has ended, for the
 	// receipts of what clients have already sent. Default 10 s.
 	Drain time.Duration
-	Log   *slog.Logger
+	// Events is asked what event topics say when somebody subscribes to them.
+	// nil: nothing, until the next [Broker.Event].
+	Events EventState
+	Log    *slog.Logger
 }
 
 // An Intake takes the messages of mapped topics. [protocols.Intake] is one.
@@ -136,6 +142,7 @@ type Broker struct {
 	waits      waits
 	receiving  receiving
 	wills      wills
+	events     events
 
 	stopping atomic.Bool
 	abort    chan struct{} // closed by Run when waiting for receipts is over
@@ -169,6 +176,7 @@ func New(cfg Config, in Intake, registry protocols.Registry, acl protocols.ACL) 
 		return nil, err
 	}
 	b.server = mochi.New(b.options())
+	b.events.init(b.server, cfg.Events)
 	if err := b.server.AddHook(&hook{b: b}, nil); err != nil {
 		return nil, fmt.Errorf("attach hook: %w", err)
 	}
@@ -215,6 +223,7 @@ func (b *Broker) Run(ctx context.Context) error {
 		return fmt.Errorf("start broker: %w", err)
 	}
 	loops.Go(func() { b.sendDueWills(work) })
+	loops.Go(func() { b.sendEvents(work) })
 
 	var err error
 	select {

@@ -27,7 +27,7 @@ func TestManySlowSubscribersStopNobody(t *testing.T) {
 		}
 		publish := func() {
 			for _, c := range slow {
-				if c.admit(0, unacked, false) {
+				if c.admit(&c.b.waits, 0, unacked, false) {
 					t.Fatal("a message was let through")
 				}
 			}
@@ -53,7 +53,7 @@ func TestTheBytesWaitingForOneClientAreBounded(t *testing.T) {
 		const cost = 200 << 10
 		n := 0
 		for range writesPending {
-			if c.admit(cost, unacked, false) {
+			if c.admit(&c.b.waits, cost, unacked, false) {
 				n++
 			}
 		}
@@ -61,7 +61,7 @@ func TestTheBytesWaitingForOneClientAreBounded(t *testing.T) {
 			t.Errorf("%d messages of %d bytes wait for one client, want %d", n, cost, maxWaiting/cost)
 		}
 		c.flow.sent(cost)
-		if !c.admit(cost, unacked, false) {
+		if !c.admit(&c.b.waits, cost, unacked, false) {
 			t.Error("a message was left out though one was written")
 		}
 	})

@@ -38,9 +38,10 @@ type session struct {
 	will     *will
 	alias    uint16 // packet id lent to a SUBSCRIBE whose own is taken
 	aliasFor uint16
-	surplus  []int         // filters of a SUBSCRIBE beyond the limits
-	queue    *ackQueue     // nil until the first publish
-	done     chan struct{} // closed when the ack writer has ended
+	surplus  []int                  // filters of a SUBSCRIBE beyond the limits
+	fresh    []packets.Subscription // event filters of a SUBSCRIBE whose present state is to be sent
+	queue    *ackQueue              // nil until the first publish
+	done     chan struct{}          // closed when the ack writer has ended
 
 	subscribing atomic.Bool // the reader is inside a SUBSCRIBE
 	atMostOnce  atomic.Bool // no subscription is above QoS 0
@@ -109,8 +110,7 @@ func (s *session) submit(p *pending, dup bool, format payload.Format) {
 	if p.err = protocols.CheckTopic(p.topic); p.err != nil {
 		return
 	}
-	if reserved(p.topic) {
-		p.err = fmt.Errorf("%w: topic is the broker's own", protocols.ErrName)
+	if p.err = refusedTopic(p.topic, s.c.guest); p.err != nil {
 		return
 	}
 	target, mapped, err := protocols.MapTopic(p.topic)
@@ -176,12 +176,19 @@ func forwarded(pr *packets.Properties) *packets.Properties {
 	}
 }
 
-// reserved tells whether a topic is one that only the broker publishes on or
-// that cannot be published on.
-func reserved(topic string) bool {
+// refusedTopic returns why no client, or no guest, may publish on a topic,
+// whatever the access list says, or nil.
+func refusedTopic(topic string, guest bool) error {
 	first, _, _ := strings.Cut(topic, "/")
-	return len(first) > 1 && first[0] == '$' &&
-		(strings.EqualFold(first, mochi.SysPrefix) || strings.EqualFold(first, mochi.SharePrefix))
+	switch {
+	case strings.EqualFold(first, mochi.SysPrefix), strings.EqualFold(first, mochi.SharePrefix):
+		return fmt.Errorf("%w: topic is the broker's own", protocols.ErrName)
+	case protocols.IsEventTopic(topic):
+		return fmt.Errorf("%w: events are the gateway's own", protocols.ErrNotAllowed)
+	case guest:
+		return fmt.Errorf("%w: this path is for subscribers", protocols.ErrNotAllowed)
+	}
+	return nil
 }
 
 // release answers a PUBREL.

@@ -18,7 +18,7 @@ type Stats struct {
 	Denied        uint64 // connections refused by the registry, or for their will or client id
 	Unconnected   uint64 // connections that ended without a complete CONNECT
 	Oversized     uint64 // CONNECT packets above their limit
-	Panics        uint64 // connections ended by a panic
+	Panics        uint64 // panics of the library; those over a connection ended it
 	SlowCloses    uint64 // connections closed because a write took too long
 	SlowSkips     uint64 // deliveries left out because the subscriber did not read
 	Published     uint64 // PUBLISH packets taken in
@@ -30,12 +30,14 @@ type Stats struct {
 	Refused       uint64 // messages never to be stored or forwarded: answered an error, or the connection closed
 	Wills         uint64 // will messages published
 	Unretained    uint64 // messages not retained because the limit was reached
+	Events        uint64 // events that somebody wanted
+	LostEvents    uint64 // of them, those dropped because more came than could be delivered
 }
 
 type counters struct {
 	accepted, surplus, denied, unconnected, oversized, panics, slowCloses, slowSkips atomic.Uint64
 	published, mapped, acked, redelivered, duplicates, busy, refused                 atomic.Uint64
-	wills, unretained                                                                atomic.Uint64
+	wills, unretained, events, lostEvents                                            atomic.Uint64
 }
 
 // Stats returns the counts; it may be called at any time.
@@ -66,6 +68,8 @@ func (b *Broker) Stats() Stats {
 		Refused:       c.refused.Load(),
 		Wills:         c.wills.Load(),
 		Unretained:    c.unretained.Load(),
+		Events:        c.events.Load(),
+		LostEvents:    c.lostEvents.Load(),
 	}
 }
 

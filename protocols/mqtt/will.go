@@ -43,16 +43,19 @@ func takeWill(cl *mochi.Client, pk *packets.Packet) *will {
 }
 
 // checkWill refuses a will that could never be published.
-func (b *Broker) checkWill(dev protocols.Device, pk *packets.Packet) error {
+func (b *Broker) checkWill(guest bool, dev protocols.Device, pk *packets.Packet) error {
 	topic := pk.Connect.WillTopic
 	if err := protocols.CheckTopic(topic); err != nil {
+		return fmt.Errorf("will: %w", err)
+	}
+	if err := refusedTopic(topic, guest); err != nil {
 		return fmt.Errorf("will: %w", err)
 	}
 	target, mapped, err := protocols.MapTopic(topic)
 	switch {
 	case err != nil:
 		return fmt.Errorf("will: %w", err)
-	case reserved(topic), mapped && !b.acl.MayReport(dev, target.Device), !mapped && !b.acl.MayPublish(dev, topic):
+	case mapped && !b.acl.MayReport(dev, target.Device), !mapped && !b.acl.MayPublish(dev, topic):
 		return fmt.Errorf("%w: topic of the will", protocols.ErrNotAllowed)
 	}
 	return nil
