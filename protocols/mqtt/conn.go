@@ -3,7 +3,6 @@ package mqtt
 import (
 	"errors"
 	"net"
-	"os"
 	"sync"
 	"time"
 )
@@ -33,9 +32,9 @@ type conn struct {
 	closed    bool
 }
 
-func newConn(c net.Conn, b *Broker, address string) *conn {
+func newConn(c net.Conn, b *Broker, guest bool) *conn {
 	g := &conn{
-		Conn: c, b: b, address: address,
+		Conn: c, b: b, address: groupOf(remote(c.RemoteAddr())), guest: guest,
 		gate:    gate{limit: b.limits.PacketBeforeLogin},
 		writing: make(chan struct{}, 1),
 		flow:    flow{wake: make(chan struct{}, 1)},
@@ -76,7 +75,7 @@ func (c *conn) Write(p []byte) (int, error) {
 	}
 	n, err := c.Conn.Write(p)
 	if err != nil {
-		if errors.Is(err, os.ErrDeadlineExceeded) {
+		if ne, ok := errors.AsType[net.Error](err); ok && ne.Timeout() {
 			c.b.counts.slowCloses.Add(1)
 		}
 		c.shut()
@@ -102,6 +101,18 @@ func (c *conn) SetDeadline(t time.Time) error {
 	}
 	c.readable = t
 	return c.Conn.SetReadDeadline(t)
+}
+
+// become goes on over what was made of the connection, with the deadline that
+// making it cleared.
+func (c *conn) become(n net.Conn) {
+	c.deadlines.Lock()
+	defer c.deadlines.Unlock()
+	c.Conn = n
+	if c.lingering {
+		c.readable = time.Unix(1, 0)
+	}
+	_ = n.SetReadDeadline(c.readable) // a closed connection says so on the first read
 }
 
 // linger ends reading and keeps the connection open for answers until shut.

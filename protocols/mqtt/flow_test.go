@@ -12,7 +12,7 @@ import (
 
 func flowConn(receiveMax int) *conn {
 	near, _ := net.Pipe()
-	c := newConn(near, &Broker{limits: Limits{}.withDefaults()}, "test")
+	c := newConn(near, &Broker{limits: Limits{}.withDefaults()}, false)
 	c.flow.receiveMax = receiveMax
 	return c
 }

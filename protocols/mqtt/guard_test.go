@@ -416,11 +416,11 @@ func TestAddressesAreGrouped(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := group(a); got != want {
-			t.Errorf("group(%s) = %s, want %s", in, got, want)
+		if got := groupOf(remote(a)); got != want {
+			t.Errorf("groupOf(%s) = %s, want %s", in, got, want)
 		}
 	}
-	if got := group(pipeAddr{}); got != "invalid IP" {
+	if got := groupOf(remote(pipeAddr{})); got != "invalid IP" {
 		t.Errorf("group of no address = %s", got)
 	}
 }

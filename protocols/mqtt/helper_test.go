@@ -231,11 +231,16 @@ func dial(t testing.TB, addr string) *client {
 // connect logs in and checks that the broker accepts.
 func connect(t testing.TB, addr string, l login) *client {
 	t.Helper()
-	c := dial(t, addr)
+	return dial(t, addr).login(l)
+}
+
+// login logs in and checks that the broker accepts.
+func (c *client) login(l login) *client {
+	c.t.Helper()
 	c.v5 = l.v5
 	c.send(l.packet())
 	if head, body := c.read(); head != 0x20 || body[1] != 0 {
-		t.Fatalf("answer to CONNECT is %x %x, want an accepting CONNACK", head, body)
+		c.t.Fatalf("answer to CONNECT is %x %x, want an accepting CONNACK", head, body)
 	}
 	return c
 }

@@ -18,6 +18,7 @@ type listener struct {
 	b      *Broker
 	id     string
 	ln     net.Listener
+	web    bool          // a WebSocket is to be made of connections
 	broken chan<- error  // has room for why accepting ended
 	done   chan struct{} // closed when the accept loop has ended
 }
@@ -39,7 +40,9 @@ func (l *listener) Serve(establish listeners.EstablishFn) {
 		switch {
 		case err == nil:
 			pause = 0
-			l.admit(c, establish)
+			if c := newConn(c, l.b, false); l.b.enter(c) {
+				go l.serve(c, establish) // waited for by drain
+			}
 		case errors.Is(err, net.ErrClosed):
 			l.broken <- fmt.Errorf("accept on %s: %w", l.Address(), err)
 			return
@@ -51,17 +54,18 @@ func (l *listener) Serve(establish listeners.EstablishFn) {
 	}
 }
 
-// admit starts the handler of a connection, or closes a surplus one.
-func (l *listener) admit(raw net.Conn, establish listeners.EstablishFn) {
-	b := l.b
-	c := newConn(raw, b, group(raw.RemoteAddr()))
-	if !b.enter(c) {
-		b.counts.surplus.Add(1)
-		c.shut()
+// serve runs one connection.
+func (l *listener) serve(c *conn, establish listeners.EstablishFn) {
+	if !l.web {
+		l.b.handle(l.id, c, establish)
 		return
 	}
-	b.counts.accepted.Add(1)
-	b.handlers.Go(func() { b.handle(l.id, c, establish) })
+	l.b.handle(l.id, c, func(id string, n net.Conn) error {
+		if err := l.b.open(c); err != nil {
+			return err
+		}
+		return establish(id, n)
+	})
 }
 
 // handle runs one connection from accept to the last answer.
@@ -96,25 +100,52 @@ func (b *Broker) panicked(over string, p any) {
 	b.log.Debug("stack of the panic", "stack", string(debug.Stack()))
 }
 
-// enter counts a connection in, unless there are too many.
+// enter counts a connection in, or closes it if there are too many. Whoever
+// handles it calls leave.
 func (b *Broker) enter(c *conn) bool {
 	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.stopping.Load() || len(b.conns) >= b.limits.Connections || b.from[c.address] >= b.limits.PerAddress {
+	ok := b.room(c.address, c.guest)
+	if ok {
+		b.conns[c] = struct{}{}
+		b.from[source{c.address, c.guest}]++
+		if c.guest {
+			b.guests++
+		}
+		b.handlers.Add(1)
+	}
+	b.mu.Unlock()
+	if !ok {
+		b.counts.surplus.Add(1)
+		c.shut()
 		return false
 	}
-	b.conns[c] = struct{}{}
-	b.from[c.address]++
+	b.counts.accepted.Add(1)
 	return true
+}
+
+// room tells whether one more connection may come from an address. Guests and
+// devices have their own numbers, so that neither keeps the other out. b.mu is
+// held.
+func (b *Broker) room(address string, guest bool) bool {
+	have, most, each := len(b.conns)-b.guests, b.limits.Connections, b.limits.PerAddress
+	if guest {
+		have, most, each = b.guests, b.limits.Guests, b.limits.GuestsPerAddress
+	}
+	return !b.stopping.Load() && have < most && b.from[source{address, guest}] < each
 }
 
 func (b *Broker) leave(c *conn) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	delete(b.conns, c)
-	if b.from[c.address]--; b.from[c.address] == 0 {
-		delete(b.from, c.address)
+	from := source{c.address, c.guest}
+	if b.from[from]--; b.from[from] == 0 {
+		delete(b.from, from)
 	}
+	if c.guest {
+		b.guests--
+	}
+	b.handlers.Done()
 }
 
 // remote returns the IP address of a peer, invalid when it has none.
@@ -126,10 +157,15 @@ func remote(a net.Addr) netip.Addr {
 	return ap.Addr().Unmap()
 }
 
-// group returns what connections are counted by: one host can own a whole
-// IPv6 /64.
-func group(a net.Addr) string {
-	ip := remote(a)
+// A source is what connections are counted by.
+type source struct {
+	address string
+	guest   bool
+}
+
+// groupOf returns what connections from an address are counted by: one host
+// can own a whole IPv6 /64.
+func groupOf(ip netip.Addr) string {
 	if !ip.Is6() {
 		return ip.String()
 	}

@@ -12,7 +12,9 @@
 // allocated, and silent, slow and surplus connections are closed.
 //
 // The gateway publishes its own events (TIP-28) through [Broker.Event]. On
-// their topics nobody else publishes.
+// their topics nobody else publishes; devices may subscribe to them, and so may
+// the guests of [Broker.GuestEvents], who are let in without login and have no
+// other topic.
 //
 // It knows no disk, no block and no payload form. Sessions, subscriptions and
 // retained messages live in memory and end with the process.
@@ -25,6 +27,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -52,6 +55,8 @@ type Limits struct {
 	AllSubscriptions  int           // of all clients, default 20,000
 	Retained          int           // retained messages, default 10,000
 	RetainedBytes     int           // of their payloads and topics, default 32 MiB
+	Guests            int           // open connections on the public path for events, beside those of devices, default 64
+	GuestsPerAddress  int           // of them from one IPv4 address or IPv6 /64, default 16
 }
 
 func (l Limits) withDefaults() Limits {
@@ -71,6 +76,8 @@ func (l Limits) withDefaults() Limits {
 		AllSubscriptions:  cmp.Or(l.AllSubscriptions, 20_000),
 		Retained:          cmp.Or(l.Retained, 10_000),
 		RetainedBytes:     cmp.Or(l.RetainedBytes, 32<<20),
+		Guests:            cmp.Or(l.Guests, 64),
+		GuestsPerAddress:  cmp.Or(l.GuestsPerAddress, 16),
 	}
 }
 
@@ -91,6 +98,8 @@ func (l Limits) check() error {
 		{"subscriptions of all clients", int64(l.AllSubscriptions), 1, 1 << 24},
 		{"retained", int64(l.Retained), 1, 1 << 24},
 		{"retained bytes", int64(l.RetainedBytes), 1, 1 << 40},
+		{"guests", int64(l.Guests), 1, 1 << 20},
+		{"guests per address", int64(l.GuestsPerAddress), 1, 1 << 20},
 		{"connect timeout", int64(l.ConnectTimeout / time.Millisecond), 1, 1 << 30},
 		{"write timeout", int64(l.WriteTimeout / time.Millisecond), 1, 1 << 30},
 		{"session expiry", int64(l.SessionExpiry / time.Second), 1, 1<<32 - 1},
@@ -106,6 +115,7 @@ func (l Limits) check() error {
 type Config struct {
 	// Listeners are open; Run closes them.
 	Listeners []net.Listener
+	WebSocket WebSocket
 	Limits    Limits
 	// Drain bounds how long Run waits, after its context has ended, for the
 	// receipts of what clients have already sent. Default 10 s.
@@ -148,9 +158,10 @@ type Broker struct {
 	abort    chan struct{} // closed by Run when waiting for receipts is over
 	handlers sync.WaitGroup
 
-	mu    sync.Mutex
-	conns map[*conn]struct{}
-	from  map[string]int // open connections by address
+	mu     sync.Mutex
+	conns  map[*conn]struct{}
+	guests int            // of conns
+	from   map[source]int // open connections
 }
 
 // New returns a broker that does nothing until [Broker.Run]. Its listeners
@@ -160,6 +171,7 @@ func New(cfg Config, in Intake, registry protocols.Registry, acl protocols.ACL) 
 		return nil, errors.New("mqtt needs an intake, a registry, an access list and a logger")
 	}
 	cfg.Drain = cmp.Or(cfg.Drain, 10*time.Second)
+	cfg.WebSocket.Path = cmp.Or(cfg.WebSocket.Path, "/mqtt")
 	b := &Broker{
 		cfg:      cfg,
 		limits:   cfg.Limits.withDefaults(),
@@ -170,7 +182,7 @@ func New(cfg Config, in Intake, registry protocols.Registry, acl protocols.ACL) 
 		denials:  &limiter{every: time.Second},
 		abort:    make(chan struct{}),
 		conns:    make(map[*conn]struct{}),
-		from:     make(map[string]int),
+		from:     make(map[source]int),
 	}
 	if err := b.limits.check(); err != nil {
 		return nil, err
@@ -186,7 +198,7 @@ func New(cfg Config, in Intake, registry protocols.Registry, acl protocols.ACL) 
 // options are the library's, as measured: see its pitfalls in the comments.
 func (b *Broker) options() *mochi.Options {
 	caps := mochi.NewDefaultServerCapabilities()
-	caps.MaximumClients = int64(b.limits.Connections)
+	caps.MaximumClients = int64(b.limits.Connections + b.limits.Guests)
 	caps.MaximumMessageExpiryInterval = 0           // else retained messages vanish after a day
 	caps.MaximumClientWritesPending = writesPending // the default of 8192 costs 68 KB per connection
 	caps.MaximumSessionExpiryInterval = uint32(b.limits.SessionExpiry / time.Second)
@@ -211,9 +223,13 @@ func (b *Broker) Run(ctx context.Context) error {
 	work, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var loops sync.WaitGroup
-	broken := make(chan error, len(b.cfg.Listeners))
-	for i, ln := range b.cfg.Listeners {
-		l := &listener{b: b, id: fmt.Sprintf("mqtt-%d", i), ln: ln, broken: broken, done: make(chan struct{})}
+	all := slices.Concat(b.cfg.Listeners, b.cfg.WebSocket.Listeners)
+	broken := make(chan error, len(all))
+	for i, ln := range all {
+		l := &listener{
+			b: b, id: fmt.Sprintf("mqtt-%d", i), ln: ln, web: i >= len(b.cfg.Listeners),
+			broken: broken, done: make(chan struct{}),
+		}
 		if err := b.server.AddListener(l); err != nil {
 			return fmt.Errorf("add listener %s: %w", l.Address(), err)
 		}
@@ -231,7 +247,7 @@ func (b *Broker) Run(ctx context.Context) error {
 	case err = <-broken:
 	}
 	cancel()
-	for _, ln := range b.cfg.Listeners {
+	for _, ln := range all {
 		_ = ln.Close() // ends its accept loop
 	}
 	loops.Wait()

@@ -21,7 +21,7 @@ func TestManySlowSubscribersStopNobody(t *testing.T) {
 		var slow []*conn
 		for range 100 {
 			near, _ := net.Pipe()
-			c := newConn(near, b, "test")
+			c := newConn(near, b, false)
 			c.flow.queued = highWater
 			slow = append(slow, c)
 		}

@@ -10,11 +10,12 @@ import (
 // Stats says what the broker did since it was made.
 type Stats struct {
 	Connections   int    // open now
+	Guests        int    // of them, on the public path for events
 	Sessions      int    // connected and remembered clients, now
 	Subscriptions int    // now
 	Retained      int    // retained messages now, the broker's own not counted
 	Accepted      uint64 // connections
-	Surplus       uint64 // connections closed at once: too many, in total, per address or sessions
+	Surplus       uint64 // connections closed or refused at once: too many, in total, per address or sessions
 	Denied        uint64 // connections refused by the registry, or for their will or client id
 	Unconnected   uint64 // connections that ended without a complete CONNECT
 	Oversized     uint64 // CONNECT packets above their limit
@@ -43,11 +44,12 @@ type counters struct {
 // Stats returns the counts; it may be called at any time.
 func (b *Broker) Stats() Stats {
 	b.mu.Lock()
-	open := len(b.conns)
+	open, guests := len(b.conns), b.guests
 	b.mu.Unlock()
 	c := &b.counts
 	return Stats{
 		Connections:   open,
+		Guests:        guests,
 		Sessions:      b.server.Clients.Len(),
 		Subscriptions: int(max(0, atomic.LoadInt64(&b.server.Info.Subscriptions))),
 		Retained:      b.retained.len(),
