@@ -31,7 +31,7 @@ type Config struct {
 	Network Path `yaml:"network"`
 	// Logs go to stderr.
 	Log LogConfig `yaml:"log"`
-	// MQTT 3.1.1 and 5 over TCP.
+	// MQTT 3.1.1 and 5, over TCP and WebSocket.
 	MQTT MQTTConfig `yaml:"mqtt"`
 	// CoAP over UDP.
 	CoAP CoAPConfig `yaml:"coap"`
@@ -67,8 +67,12 @@ type LogConfig struct {
 
 // MQTTConfig is the section mqtt.
 type MQTTConfig struct {
-	// Addresses for plain TCP, host:port. An empty list turns MQTT off.
+	// Addresses for plain TCP, host:port. Empty: none.
 	Listen []string `yaml:"listen"`
+	// MQTT over WebSocket, for devices and pages that cannot open a plain
+	// connection. Events for everybody stand at /api/mqtt/v1 of api.listen
+	// instead.
+	WebSocket WebSocketConfig `yaml:"websocket"`
 	// Admit devices without login. They may publish readings of any device.
 	Anonymous bool `yaml:"anonymous"`
 	// Allow plain listeners beyond loopback. Whoever shares the network can
@@ -76,6 +80,19 @@ type MQTTConfig struct {
 	Insecure bool `yaml:"insecure"`
 	// What one client may cost.
 	Limits MQTTLimits `yaml:"limits"`
+}
+
+// WebSocketConfig is the section mqtt.websocket.
+type WebSocketConfig struct {
+	// Addresses for plain WebSocket, host:port, such as 127.0.0.1:9001.
+	// Empty: none.
+	Listen []string `yaml:"listen"`
+	// Path that is served.
+	Path string `yaml:"path"`
+	// Origins of pages in browsers that may connect, such as
+	// https://farm.example.org, or "*" for any. Clients that are no browsers
+	// need none.
+	Origins []string `yaml:"origins"`
 }
 
 // MQTTLimits is the section mqtt.limits.
@@ -230,7 +247,8 @@ type APIConfig struct {
 	// The bearer token of the admin routes, at least 16 characters. A missing
 	// file is made at the first start.
 	Token Secret `yaml:"token"`
-	// Serve the protocol's routes (/api/core/v2) without token.
+	// Serve the protocol's routes (/api/core/v2), and its events (/api/mqtt/v1),
+	// without token.
 	Public bool `yaml:"public"`
 	// Allow the plain listener beyond loopback. Whoever shares the network
 	// can then read the token.
@@ -267,7 +285,8 @@ func Default() Config {
 		Identity: Secret{"file", "/etc/hedgerow/identity.key"},
 		Log:      LogConfig{Level: "info", Format: "text"},
 		MQTT: MQTTConfig{
-			Listen: []string{"127.0.0.1:1883"},
+			Listen:    []string{"127.0.0.1:1883"},
+			WebSocket: WebSocketConfig{Listen: []string{}, Path: "/mqtt", Origins: []string{}},
 			Limits: MQTTLimits{
 				Packet: 256 << 10, PacketBeforeLogin: 4 << 10, Connections: 1000, PerAddress: 100,
 				Inflight: 256, ConnectTimeout: Duration(10 * time.Second),

@@ -7,7 +7,9 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"net/url"
 	"os"
+	"path"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -83,6 +85,7 @@ func (d *decoder) finish(c *Config, set []string, base string) {
 	d.names(c)
 	d.kernel(c)
 	d.listeners(c)
+	d.webSocket(&c.MQTT.WebSocket)
 	d.peers(c)
 	d.resolve(c, base)
 }
@@ -207,6 +210,9 @@ func (c *Config) listens() []listenKey {
 	for i, a := range c.MQTT.Listen {
 		all = append(all, listenKey{"mqtt.listen[" + strconv.Itoa(i) + "]", "tcp", a, "mqtt.insecure"})
 	}
+	for i, a := range c.MQTT.WebSocket.Listen {
+		all = append(all, listenKey{"mqtt.websocket.listen[" + strconv.Itoa(i) + "]", "tcp", a, "mqtt.insecure"})
+	}
 	for i, a := range c.CoAP.Listen {
 		all = append(all, listenKey{"coap.listen[" + strconv.Itoa(i) + "]", "udp", a, "coap.insecure"})
 	}
@@ -241,6 +247,23 @@ func (d *decoder) listeners(c *Config) {
 		taken[same] = cmp.Or(taken[same], l.key)
 		if l.insecureKey != "" && !loopback(host) && !insecure[l.insecureKey] {
 			d.refuse(l.key, "%s is reachable from other machines without encryption; listen on 127.0.0.1 or say %s: true", l.address, l.insecureKey)
+		}
+	}
+}
+
+// webSocket checks what requests for a WebSocket are compared with.
+func (d *decoder) webSocket(c *WebSocketConfig) {
+	if u, err := url.ParseRequestURI(c.Path); err != nil || u.Path != c.Path || path.Clean(c.Path) != c.Path {
+		d.refuse("mqtt.websocket.path", "%q is not a path; write one such as /mqtt", clip(c.Path))
+	}
+	for i, origin := range c.Origins {
+		key := "mqtt.websocket.origins[" + strconv.Itoa(i) + "]"
+		if d.places[key] == (place{}) {
+			d.places[key] = d.places["mqtt.websocket.origins"] // of an override
+		}
+		u, err := url.Parse(origin)
+		if origin != "*" && (err != nil || u.Host == "" || u.Scheme+"://"+u.Host != origin || strings.ToLower(origin) != origin) {
+			d.refuse(key, "%q is not an origin; write scheme://host or scheme://host:port in lower case, or * for any", clip(origin))
 		}
 	}
 }

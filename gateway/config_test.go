@@ -46,7 +46,7 @@ journal: {}
 		`f.yaml:16:11: api.listen: want text, got a number; write it in quotes`,
 		`f.yaml:17:1: journal: the key stands twice in this section`,
 		`--set: powfarm.workers: "many" is neither auto nor a number`,
-		`--set: mqtt: is a section; set one of its keys: listen, anonymous, insecure, limits`,
+		`--set: mqtt: is a section; set one of its keys: listen, websocket, anonymous, insecure, limits`,
 	}
 	_, err := Parse("f.yaml", []byte(text), []string{"powfarm.workers=many", "mqtt=1"})
 	var ps Problems

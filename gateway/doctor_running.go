@@ -207,7 +207,7 @@ func (b *box) served() []Finding {
 	}
 	for _, l := range b.status.Listeners {
 		f := Finding{Check: "listener", Verdict: VerdictOK, Found: l.Protocol + " " + l.Address + " is served by the gateway"}
-		if l.Protocol == "mqtt" || l.Protocol == "http" {
+		if l.Protocol == "mqtt" || l.Protocol == "websocket" || l.Protocol == "http" {
 			c, err := net.DialTimeout("tcp", reachable(l.Address), askTime)
 			if err != nil {
 				f.Verdict, f.Found, f.Advice = VerdictBad, fmt.Sprintf("%s %s is not served: %v", l.Protocol, l.Address, err), "restart the gateway"

@@ -162,6 +162,7 @@ func (s *stages) tangle(g *Gateway) (t tangle, err error) {
 	cfg := &g.cfg
 	third := cfg.API.ThirdParty
 	serve := func(c api.Config, pow bool, p powfarm.Priority) (http.Handler, error) {
+		c.Routes = []string{"mqtt/v1"}
 		c.Version, c.Network, c.Health = version, g.home.network, s.ledger.Ready
 		c.TipRefresh = duration(cfg.Powfarm.TipRefresh)
 		var prover api.Prover
@@ -177,7 +178,19 @@ func (s *stages) tangle(g *Gateway) (t tangle, err error) {
 	t.guests, err = serve(api.Config{
 		Admit: newBudget(third.Rate, room).enter, Client: admin.SourceOf,
 	}, third.PoW, powfarm.Guest)
-	return t, err
+	if err != nil {
+		return t, err
+	}
+	return tangle{s.withEvents(t.site), s.withEvents(t.guests)}, nil
+}
+
+// withEvents adds the WebSocket for events (TIP-28) to the protocol's routes.
+// Who has the token has no more of it than others.
+func (s *stages) withEvents(routes http.Handler) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/api/mqtt/v1", s.mqtt.GuestEvents())
+	mux.Handle("/", routes)
+	return mux
 }
 
 // forToken returns the routes for requests with a bearer token and, when they
@@ -238,19 +251,18 @@ func metNobody(cfg *Config, f *network.File) []admin.Alarm {
 // frontEnds are the figures of the protocols that are served.
 func (s *stages) frontEnds() []admin.FrontEnd {
 	var all []admin.FrontEnd
-	if s.mqtt != nil {
-		st, in := s.mqtt.Stats(), s.mqttIntake.Stats()[reading.SourceMQTT]
-		all = append(all, admin.FrontEnd{
-			Protocol: "mqtt", Clients: st.Connections, Messages: in.Accepted, Readings: in.Readings,
-			Unmapped: st.Published - min(st.Published, st.Mapped), Undecodable: in.Undecodable, Panics: st.Panics,
-			Duplicates: s.mqttIntake.Duplicates(),
-			Refused: map[string]uint64{
-				"busy": in.Busy, "too_large": in.TooLarge, "not_allowed": in.NotAllowed, "no_reading": in.NoReading,
-				"bad_name": in.BadName, "login": st.Denied, "connections": st.Surplus, "oversized": st.Oversized,
-				"no_connect": st.Unconnected, "slow_connection": st.SlowCloses, "slow_subscriber": st.SlowSkips, "not_retained": st.Unretained,
-			},
-		})
-	}
+	st, in := s.mqtt.Stats(), s.mqttIntake.Stats()[reading.SourceMQTT]
+	all = append(all, admin.FrontEnd{
+		Protocol: "mqtt", Clients: st.Connections, Messages: in.Accepted, Readings: in.Readings,
+		Unmapped: st.Published - min(st.Published, st.Mapped), Undecodable: in.Undecodable, Panics: st.Panics,
+		Duplicates: s.mqttIntake.Duplicates(),
+		Refused: map[string]uint64{
+			"busy": in.Busy, "too_large": in.TooLarge, "not_allowed": in.NotAllowed, "no_reading": in.NoReading,
+			"bad_name": in.BadName, "login": st.Denied, "connections": st.Surplus, "oversized": st.Oversized,
+			"no_connect": st.Unconnected, "slow_connection": st.SlowCloses, "slow_subscriber": st.SlowSkips, "not_retained": st.Unretained,
+			"event": st.LostEvents,
+		},
+	})
 	if s.coap != nil {
 		st, in := s.coap.Stats(), s.coapIntake.Stats()[reading.SourceCoAP]
 		all = append(all, admin.FrontEnd{

@@ -12,7 +12,7 @@ import (
 
 // A Listener is an address that the gateway listens on.
 type Listener struct {
-	Protocol string // mqtt, coap, http, routes or clients
+	Protocol string // mqtt, websocket, coap, http, routes or clients
 	Address  string // as it is reached: with the port that was found
 	Instead  string // the address that was taken, when another port was found
 }
@@ -20,14 +20,15 @@ type Listener struct {
 // sockets are the open listeners. The stages that are given them close them;
 // close is for when no stage was made.
 type sockets struct {
-	mqtt  []net.Listener
-	coap  []*net.UDPConn
-	http  net.Listener
-	named []Listener
+	mqtt      []net.Listener
+	webSocket []net.Listener
+	coap      []*net.UDPConn
+	http      net.Listener
+	named     []Listener
 }
 
 func (s *sockets) close() {
-	for _, l := range s.mqtt {
+	for _, l := range slices.Concat(s.mqtt, s.webSocket) {
 		_ = l.Close()
 	}
 	for _, c := range s.coap {
@@ -52,6 +53,13 @@ func openSockets(cfg *Config) (_ *sockets, err error) {
 			return nil, err
 		}
 		s.mqtt = append(s.mqtt, l)
+	}
+	for _, address := range cfg.MQTT.WebSocket.Listen {
+		l, err := listenTCP(cfg, s, "websocket", address)
+		if err != nil {
+			return nil, err
+		}
+		s.webSocket = append(s.webSocket, l)
 	}
 	for _, address := range cfg.CoAP.Listen {
 		c, err := listenUDP(cfg, s, address)

@@ -20,8 +20,8 @@ import (
 	"github.com/hedgerow-iot/hedgerow/protocols/mqtt"
 )
 
-// stages are what Run runs; mqtt and coap are nil when nothing listens for
-// them. The bus is opened and closed by the gateway.
+// stages are what Run runs; coap is nil when nothing listens for it. The bus is
+// opened and closed by the gateway.
 type stages struct {
 	journal                *journal.Journal
 	ledger                 *ledger.Ledger
@@ -121,7 +121,7 @@ func admitNobody(cfg *Config) (protocols []string) {
 	if cfg.Home != "" {
 		return nil
 	}
-	if len(cfg.MQTT.Listen) > 0 && !cfg.MQTT.Anonymous {
+	if len(cfg.MQTT.Listen)+len(cfg.MQTT.WebSocket.Listen) > 0 && !cfg.MQTT.Anonymous {
 		protocols = append(protocols, "mqtt")
 	}
 	if len(cfg.CoAP.Listen) > 0 && !cfg.CoAP.Anonymous {
@@ -130,31 +130,32 @@ func admitNobody(cfg *Config) (protocols []string) {
 	return protocols
 }
 
-// fronts builds the front ends that have something to listen on.
+// fronts builds the front ends. The broker is there without a listener, too:
+// events are served on the API's.
 func (s *stages) fronts(g *Gateway) error {
 	cfg, log := &g.cfg, g.log
 	mqttAccess, coapAccess := accessFor(cfg, cfg.MQTT.Anonymous), accessFor(cfg, cfg.CoAP.Anonymous)
 	intake := func(acl protocols.ACL) (*protocols.Intake, error) {
 		return protocols.NewIntake(protocols.IntakeConfig{Sink: s.batching, ACL: acl, Log: log.With("stage", "intake")})
 	}
-	if len(g.sockets.mqtt) > 0 {
-		in, err := intake(mqttAccess)
-		if err != nil {
-			return err
-		}
-		l := cfg.MQTT.Limits
-		s.mqttIntake = in
-		s.mqtt, err = mqtt.New(mqtt.Config{
-			Listeners: g.sockets.mqtt, Drain: duration(cfg.Shutdown.Drain), Log: log.With("stage", "mqtt"),
-			Limits: mqtt.Limits{
-				Packet: int(l.Packet), PacketBeforeLogin: int(min(l.PacketBeforeLogin, l.Packet)),
-				Connections: l.Connections, PerAddress: l.PerAddress, Inflight: l.Inflight,
-				ConnectTimeout: duration(l.ConnectTimeout),
-			},
-		}, in, mqttAccess, mqttAccess)
-		if err != nil {
-			return err
-		}
+	in, err := intake(mqttAccess)
+	if err != nil {
+		return err
+	}
+	l, web := cfg.MQTT.Limits, cfg.MQTT.WebSocket
+	s.mqttIntake = in
+	s.mqtt, err = mqtt.New(mqtt.Config{
+		Listeners: g.sockets.mqtt,
+		WebSocket: mqtt.WebSocket{Listeners: g.sockets.webSocket, Path: web.Path, Origins: web.Origins},
+		Drain:     duration(cfg.Shutdown.Drain), Log: log.With("stage", "mqtt"),
+		Limits: mqtt.Limits{
+			Packet: int(l.Packet), PacketBeforeLogin: int(min(l.PacketBeforeLogin, l.Packet)),
+			Connections: l.Connections, PerAddress: l.PerAddress, Inflight: l.Inflight,
+			ConnectTimeout: duration(l.ConnectTimeout),
+		},
+	}, in, mqttAccess, mqttAccess)
+	if err != nil {
+		return err
 	}
 	if len(g.sockets.coap) > 0 {
 		in, err := intake(coapAccess)
@@ -176,10 +177,7 @@ func (s *stages) fronts(g *Gateway) error {
 
 // servers are the stages that take things in.
 func (s *stages) servers() []server {
-	all := []server{{"http", s.http.run}}
-	if s.mqtt != nil {
-		all = append(all, server{"mqtt", s.mqtt.Run})
-	}
+	all := []server{{"http", s.http.run}, {"mqtt", s.mqtt.Run}}
 	if s.coap != nil {
 		all = append(all, server{"coap", s.coap.Run})
 	}

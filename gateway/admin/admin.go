@@ -126,7 +126,7 @@ type FrontEnd struct {
 
 // A Listener is an address that is listened on.
 type Listener struct {
-	Protocol string `json:"protocol"` // mqtt, coap, http, routes or clients
+	Protocol string `json:"protocol"` // mqtt, websocket, coap, http, routes or clients
 	Address  string `json:"address"`
 }
 

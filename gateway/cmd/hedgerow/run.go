@@ -88,7 +88,7 @@ func printSandbox(w io.Writer, g *gateway.Gateway) {
 		if l.Instead != "" {
 			note = fmt.Sprintf("   (%s is taken)", l.Instead)
 		}
-		label := map[string]string{"mqtt": "MQTT", "coap": "CoAP", "http": "HTTP"}[l.Protocol]
+		label := map[string]string{"mqtt": "MQTT", "websocket": "MQTT over WebSocket", "coap": "CoAP", "http": "HTTP"}[l.Protocol]
 		fmt.Fprintf(&b, "  %-5s %s%s\n", label, l.Address, note)
 		switch {
 		case l.Protocol == "mqtt" && mqtt == "":
