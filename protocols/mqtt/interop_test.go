@@ -3,8 +3,10 @@ package mqtt
 import (
 	"bufio"
 	"fmt"
+	"net/http/httptest"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -115,5 +117,88 @@ func TestMosquittoClients(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+func TestMosquittoListensToEvents(t *testing.T) {
+	subPath := program(t, "mosquitto_sub")
+	for _, version := range []string{"mqttv311", "mqttv5"} {
+		t.Run(version, func(t *testing.T) {
+			b := start(t, newSink(true), func(c *Config) {
+				c.Events = stateOf{"milestone-info/latest": {{"milestone-info/latest", []byte("now")}}}
+			})
+			_, port, _ := strings.Cut(b.addr, ":")
+			sub := exec.CommandContext(t.Context(), subPath, "-h", "127.0.0.1", "-p", port, "-V", version,
+				"-t", "milestone-info/latest", "-t", "block-metadata/+", "-C", "3", "-W", "10", "-F", "%t %p %r")
+			out, err := sub.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := sub.Start(); err != nil {
+				t.Fatal(err)
+			}
+			lines := bufio.NewScanner(out)
+			read := func(want string) {
+				if !lines.Scan() || lines.Text() != want {
+					t.Errorf("mosquitto_sub printed %q, want %q", lines.Text(), want)
+				}
+			}
+			read("milestone-info/latest now 1")
+			eventually(t, "subscribed", func() bool { return b.Wanted("block-metadata/0x00") })
+			b.Event("milestone-info/latest", []byte("next"))
+			b.Event("block-metadata/0x00", []byte("{}"))
+			read("milestone-info/latest next 0")
+			read("block-metadata/0x00 {} 0")
+			if err := sub.Wait(); err != nil {
+				t.Errorf("mosquitto_sub: %v", err)
+			}
+		})
+	}
+}
+
+func TestTheClientLibrariesOfNpmWork(t *testing.T) {
+	modules := os.Getenv("HEDGEROW_NODE_MODULES")
+	node, err := exec.LookPath("node")
+	if modules == "" || err != nil {
+		const why = "needs node, and HEDGEROW_NODE_MODULES with the packages of ledger/api/testdata/iotajs/package.json"
+		if os.Getenv("HEDGEROW_NO_SKIP") == "1" {
+			t.Fatal(why)
+		}
+		t.Skip(why)
+	}
+	sink := newSink(true)
+	b, devices := startWeb(t, sink, func(c *Config) {
+		c.Events = stateOf{"milestone-info/latest": {{"milestone-info/latest", []byte(`{"index":7}`)}}}
+	})
+	srv := httptest.NewServer(b.GuestEvents())
+	defer srv.Close()
+	events := "ws" + strings.TrimPrefix(srv.URL, "http") + "/api/mqtt/v1"
+	cmd := exec.CommandContext(t.Context(), node, filepath.Join("testdata", "client.mjs"), devices, events)
+	var out strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	tick := time.NewTicker(10 * time.Millisecond) // the script subscribes when it comes to it
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			b.Event("blocks", []byte("block"))
+			b.Event("blocks/tagged-data/0x6162", []byte("tagged"))
+			b.Event("block-metadata/referenced", []byte(`{"isSolid":true}`))
+			b.Event("outputs/unlock/address/hdg1a/spent", []byte(`{"isSpent":true}`))
+			continue
+		case err = <-ended:
+		}
+		break
+	}
+	if err != nil || strings.TrimSpace(out.String()) != "ok" {
+		t.Errorf("client.mjs: %v\n%s", err, out.String())
+	}
+	if n := sink.count(); n != 9 {
+		t.Errorf("%d readings stored, want 9", n)
 	}
 }
