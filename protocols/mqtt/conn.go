@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// errOversized ends a connection whose first packet claims more bytes than a
-// client may send before it is known.
-var errOversized = errors.New("packet before login is too large")
+// errOversized ends a connection whose packet claims more bytes than a client
+// that is not known may send.
+var errOversized = errors.New("packet of an unknown client is too large")
 
 // A conn guards one client's net.Conn. The library reads and writes through
 // it; our acks go the same way. Reads are made by one goroutine at a time.
@@ -52,8 +52,11 @@ func (c *conn) Read(p []byte) (int, error) {
 		_, _ = c.Write(c.replies) // an error closes, and the read below says so
 		c.replies = c.replies[:0]
 	}
-	if c.gate.passed {
+	switch {
+	case c.gate.passed && !c.guest:
 		return c.Conn.Read(p)
+	case c.gate.passed: // no packet of a guest has a reason to be large
+		c.gate = gate{limit: guestPacket}
 	}
 	n, err := c.Conn.Read(p[:c.gate.want(len(p))])
 	if !c.gate.feed(p[:n]) {
@@ -144,8 +147,8 @@ func (c *conn) shut() {
 	}
 }
 
-// A gate looks at the head of a client's first packet while it arrives. It
-// never lets a read go beyond that packet, so that what follows is read only
+// A gate looks at the head of a client's first packet, of a guest's every
+// packet, while it arrives. It never lets a read go beyond that packet, so that what follows is read only
 // after the login was decided, and it refuses the packet before its body is
 // read or room for it is made.
 type gate struct {

@@ -52,10 +52,11 @@ func (ev *events) init(server *mochi.Server, state EventState) {
 }
 
 // Wanted tells whether anybody subscribes to an event topic, so that what
-// nobody wants need not be encoded. A filter that begins with a wildcard does
-// not count: like topics that begin with $, event topics are delivered only to
-// those who name their first level. It may be called concurrently and takes
-// nanoseconds while nobody subscribes to events.
+// nobody wants need not be encoded; now and then it says yes for nobody. A
+// filter that begins with a wildcard does not count: like topics that begin
+// with $, event topics are delivered only to those who name their first level.
+// It may be called concurrently and takes nanoseconds unless filters on events
+// have wildcards.
 func (b *Broker) Wanted(topic string) bool {
 	in := &b.events.interest
 	if in.filters.Load() == 0 {

@@ -165,6 +165,14 @@ func TestSubscribersAreToldThePresentState(t *testing.T) {
 	})
 }
 
+func TestThePresentStateNamesItsSubscription(t *testing.T) {
+	b := start(t, newSink(true), func(c *Config) { c.Events = stateOf{"outputs/0x00": {{"outputs/0x00", []byte("{}")}}} })
+	c := connect(t, b.addr, login{id: "probe", v5: true})
+	c.send(frame(0x82, []byte{0, 1, 2, 0x0b, 5}, str("outputs/0x00"), []byte{0})) // subscription identifier 5
+	c.want("SUBACK", 0x90, 0, 1, 0, 0)
+	c.want("state", 0x31, append(str("outputs/0x00"), 2, 0x0b, 5, '{', '}')...)
+}
+
 func TestInterestEndsWithTheSubscription(t *testing.T) {
 	b := start(t, newSink(true), nil)
 	in := &b.events.interest
@@ -287,4 +295,33 @@ func BenchmarkWanted(b *testing.B) {
 	bench("to wildcards elsewhere", false)
 	c.subscribe(3, "block-metadata/#", 0)
 	bench("by a wildcard", true)
+}
+
+// What one event costs until n subscribers have it.
+func BenchmarkEvent(b *testing.B) {
+	for _, n := range []int{1, 64} {
+		b.Run(fmt.Sprint(n, " readers"), func(b *testing.B) {
+			r := start(b, newSink(true), nil)
+			var readers []*client
+			for i := range n {
+				c := connect(b, r.addr, login{id: fmt.Sprint("reader-", i)})
+				c.subscribe(1, "blocks", 0)
+				readers = append(readers, c)
+			}
+			payload := make([]byte, 300)
+			const burst = 100
+			for b.Loop() {
+				for range burst {
+					r.Event("blocks", payload)
+				}
+				for _, c := range readers {
+					for range burst {
+						c.read()
+					}
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*burst), "ns/event")
+			b.ReportMetric(float64(b.N*burst*n)/b.Elapsed().Seconds(), "deliveries/s")
+		})
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hedgerow-iot/hedgerow/batching/reading"
 	"github.com/hedgerow-iot/hedgerow/protocols"
@@ -168,5 +169,57 @@ func TestGuestsLeaveWhenRunEnds(t *testing.T) {
 	c.ended("stopped")
 	if _, status := tryWeb(t, url, ""); status != 503 {
 		t.Errorf("a stopped broker answers %d, want 503", status)
+	}
+}
+
+// A SUBSCRIBE of 256 KiB is megabytes of filters once it is decoded.
+func TestPacketsOfGuestsAreBounded(t *testing.T) {
+	b, url := startPublic(t, newSink(true), nil)
+	c := dialWeb(t, url).login(login{})
+	for i := range 3 { // each packet anew
+		c.send(frame(0xa2, []byte{0, byte(i + 1)}, str(strings.Repeat("x", 500))))
+		c.want("UNSUBACK", 0xb0, 0, byte(i+1))
+	}
+	c.send([]byte{0x82, 0xff, 0xff, 0xff, 0x7f})
+	c.ended("SUBSCRIBE of 256 MB")
+	c = dialWeb(t, url).login(login{})
+	c.send(frame(0x82, []byte{0, 1}, []byte(strings.Repeat("\x00\x06blocks\x00", 4000))))
+	c.ended("SUBSCRIBE of 36 kB")
+	eventually(t, "counted", func() bool { return b.Stats().Oversized == 2 })
+}
+
+func TestGuestsArePaced(t *testing.T) {
+	var p pace
+	now := time.Now()
+	if d := p.after(now, 129); d != 0 {
+		t.Errorf("a first SUBSCRIBE of 128 filters waits %v", d)
+	}
+	for range 127 {
+		if d := p.after(now, 1); d != 0 {
+			t.Fatalf("a packet within the burst waits %v", d)
+		}
+	}
+	if d := p.after(now, 10); d != 10*guestUnit {
+		t.Errorf("10 units beyond the burst wait %v, want %v", d, 10*guestUnit)
+	}
+	if d := p.after(now.Add(time.Hour), 256); d != 0 {
+		t.Errorf("after a pause a burst waits %v", d)
+	}
+}
+
+// Readings that nobody subscribes to need no look into the index; a stranger
+// must not change that.
+func TestGuestsDoNotMakeReadingsDearer(t *testing.T) {
+	b, url := startPublic(t, newSink(true), nil)
+	g := b.subscribed.Load()
+	c := dialWeb(t, url).login(login{})
+	c.subscribe(1, "blocks", 0)
+	c.send(frame(0xa2, []byte{0, 2}, str("blocks")))
+	c.want("UNSUBACK", 0xb0, 0, 2)
+	c.subscribe(3, "blocks", 0)
+	c.Close()
+	eventually(t, "gone", func() bool { return b.Stats().Subscriptions == 0 && b.Stats().Guests == 0 })
+	if n := b.subscribed.Load(); n != g {
+		t.Errorf("publishers were made to look again %d times", n-g)
 	}
 }

@@ -69,7 +69,7 @@ func (h *hook) OnConnect(cl *mochi.Client, pk packets.Packet) error {
 	if cl.Properties.ProtocolVersion == 5 {
 		lasting = cl.Properties.Props.SessionExpiryInterval > 0
 	}
-	if _, known := b.server.Clients.Get(cl.ID); lasting && !known && b.server.Clients.Len() >= b.limits.Sessions {
+	if _, known := b.server.Clients.Get(cl.ID); lasting && !known && b.sessions() >= b.limits.Sessions {
 		b.counts.surplus.Add(1)
 		code := packets.ErrServerBusy
 		if cl.Properties.ProtocolVersion < 5 {
@@ -93,6 +93,14 @@ func (h *hook) OnConnect(cl *mochi.Client, pk packets.Packet) error {
 	cl.Properties.Props.ReceiveMaximum = 0
 	cl.State.Inflight.ResetSendQuota(0)
 	return nil
+}
+
+// sessions returns how many connected and remembered clients there are, guests
+// not counted.
+func (b *Broker) sessions() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.server.Clients.Len() - b.guests
 }
 
 // OnConnectAuthenticate asks the registry and checks the will.
@@ -188,6 +196,9 @@ func (h *hook) OnPacketRead(cl *mochi.Client, pk packets.Packet) (packets.Packet
 	if c == nil || c.sess == nil {
 		return pk, nil
 	}
+	if c.guest {
+		c.sess.slow(&pk)
+	}
 	switch pk.FixedHeader.Type {
 	case packets.Publish:
 		if pk.PublishValidate(maxAliases) != packets.CodeSuccess {
@@ -241,6 +252,7 @@ func (h *hook) OnPacketEncode(cl *mochi.Client, pk packets.Packet) packets.Packe
 			pk.Properties.MaximumPacketSize = uint32(h.b.limits.Packet)
 			pk.Properties.TopicAliasMaximum = maxAliases
 			if c := guarded(cl); c != nil && c.guest {
+				pk.Properties.MaximumPacketSize = guestPacket
 				pk.Properties.SessionExpiryInterval, pk.Properties.SessionExpiryIntervalFlag = 0, true
 			}
 		case pk.ReasonCode > packets.Err3NotAuthorized.Code: // a code that 3.1.1 does not have
@@ -308,10 +320,18 @@ func (h *hook) OnSubscribe(cl *mochi.Client, pk packets.Packet) packets.Packet {
 	return pk
 }
 
-// OnSubscribed makes publishers look for subscribers again.
+// changed makes publishers look for subscribers again. Guests subscribe to
+// nothing that a client publishes, and must not make every reading pay for it.
+func (h *hook) changed(c *conn) {
+	if c == nil || !c.guest {
+		h.b.subscribed.Add(1)
+	}
+}
+
+// OnSubscribed takes note of what was granted.
 func (h *hook) OnSubscribed(cl *mochi.Client, pk packets.Packet, codes []byte) {
-	h.b.subscribed.Add(1)
 	c := guarded(cl)
+	h.changed(c)
 	if c == nil || c.sess == nil {
 		return
 	}
@@ -334,10 +354,10 @@ func (h *hook) OnPacketProcessed(cl *mochi.Client, pk packets.Packet, err error)
 	}
 }
 
-// OnUnsubscribed makes publishers look for subscribers again.
+// OnUnsubscribed takes note of what is over.
 func (h *hook) OnUnsubscribed(cl *mochi.Client, pk packets.Packet) {
-	h.b.subscribed.Add(1)
 	c := guarded(cl)
+	h.changed(c)
 	for _, f := range pk.Filters {
 		if c != nil && protocols.IsEventTopic(f.Filter) {
 			h.b.events.interest.remove(cl.ID, f.Filter, c.guest)

@@ -34,6 +34,7 @@ type session struct {
 	v5     bool
 
 	// The reader's.
+	pace     pace     // of a guest
 	ids      *openIDs // nil until the first QoS 2 publish of the session
 	will     *will
 	alias    uint16 // packet id lent to a SUBSCRIBE whose own is taken

@@ -18,7 +18,7 @@ type Stats struct {
 	Surplus       uint64 // connections closed or refused at once: too many, in total, per address or sessions
 	Denied        uint64 // connections refused by the registry, or for their will or client id
 	Unconnected   uint64 // connections that ended without a complete CONNECT
-	Oversized     uint64 // CONNECT packets above their limit
+	Oversized     uint64 // CONNECT packets, and packets of guests, above their limit
 	Panics        uint64 // panics of the library; those over a connection ended it
 	SlowCloses    uint64 // connections closed because a write took too long
 	SlowSkips     uint64 // deliveries left out because the subscriber did not read
