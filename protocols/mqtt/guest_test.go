@@ -64,6 +64,7 @@ func TestGuestsHaveEventTopicsOnly(t *testing.T) {
 		probe := connect(t, b.addr, login{id: "probe"})
 		all := connect(t, b.addr, login{id: "probe-2"})
 		all.subscribe(1, "#", 0)
+		all.quiet("nothing is retained yet") // the library looks after the SUBACK
 		probe.publish(pub{topic: temp, payload: "1", qos: 1, id: 1, retain: true})
 		all.message()
 		probe.want("stored", 0x40, 0, 1)
@@ -183,7 +184,8 @@ func TestPacketsOfGuestsAreBounded(t *testing.T) {
 	c.send([]byte{0x82, 0xff, 0xff, 0xff, 0x7f})
 	c.ended("SUBSCRIBE of 256 MB")
 	c = dialWeb(t, url).login(login{})
-	c.send(frame(0x82, []byte{0, 1}, []byte(strings.Repeat("\x00\x06blocks\x00", 4000))))
+	// The broker closes before it has read everything.
+	_, _ = c.Write(frame(0x82, []byte{0, 1}, []byte(strings.Repeat("\x00\x06blocks\x00", 4000))))
 	c.ended("SUBSCRIBE of 36 kB")
 	eventually(t, "counted", func() bool { return b.Stats().Oversized == 2 })
 }

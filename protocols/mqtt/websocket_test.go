@@ -187,9 +187,7 @@ func TestWebSocketsHaveTheGuardsOfTCP(t *testing.T) {
 		c := dialWeb(t, url).login(login{id: "probe", v5: true})
 		c.send(crash)
 		c.ended("panic")
-		if n := b.Stats().Panics; n != 1 {
-			t.Errorf("Panics = %d, want 1", n)
-		}
+		eventually(t, "counted", func() bool { return b.Stats().Panics == 1 })
 	})
 	t.Run("silence", func(t *testing.T) {
 		b, url := startWeb(t, newSink(true), func(c *Config) { c.Limits.ConnectTimeout = 50 * time.Millisecond })
