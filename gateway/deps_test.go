@@ -48,7 +48,7 @@ func edges() map[string]row {
 		"ledger":           {"ledger/stardust ledger/network ledger/consensus powfarm/curl", crypto},
 		"ledger/store":     {"ledger ledger/stardust ledger/network ledger/consensus", badger + " " + sys},
 		"ledger/api":       {"ledger ledger/stardust ledger/network ledger/consensus", ""},
-		"ledger/peer":      {"ledger ledger/stardust ledger/network", nats + " " + crypto + " " + sync},
+		"ledger/peer":      {"ledger ledger/stardust ledger/network ledger/consensus", nats + " " + crypto + " " + sync},
 
 		"powfarm":        {"powfarm/curl", sys},
 		"powfarm/remote": {"powfarm powfarm/curl", nats + " " + crypto},

@@ -3,6 +3,7 @@ package peer
 import (
 	"crypto/ed25519"
 
+	"github.com/hedgerow-iot/hedgerow/ledger"
 	"github.com/hedgerow-iot/hedgerow/ledger/network"
 	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
 )
@@ -54,6 +55,38 @@ func BlocksBody(raws ...[]byte) (b []byte) {
 	}
 	return b
 }
+
+// Session is that of the forger's frames.
+func (f Forger) Session() uint64 { return f.signer.session }
+
+// SessionOf returns that of a frame.
+func SessionOf(b []byte) uint64 {
+	f, err := parseFrame(b)
+	if err != nil {
+		return 0
+	}
+	return f.session
+}
+
+// WordBody is a frontier of an empty store with a word, for who has the session.
+func WordBody(w ledger.Word, session uint64, waiting bool) []byte {
+	return frontier{all: true, waiting: waiting, hears: session, word: w}.append(nil)
+}
+
+// WordOf returns the word in the frame of a frontier, and the session that it
+// is for.
+func WordOf(b []byte) (w ledger.Word, session uint64, err error) {
+	f, err := parseFrame(b)
+	if err != nil {
+		return w, 0, err
+	}
+	m, err := parseFrontier(f.body)
+	return m.word, m.hears, err
+}
+
+// Agree puts a stand-in in the place of what the ledger knows of the agreement,
+// before Run.
+func (p *Peers) Agree(a agreement) { p.agreed = a }
 
 func FrontierBody(store [8]byte, position uint64, tips ...stardust.BlockID) []byte {
 	return frontier{store: store, position: position, all: true, tips: tips}.append(nil)

@@ -41,7 +41,7 @@ func (o *outbox) init() { o.more = make(chan struct{}, 1) }
 // Announce sends a block that was attached here to the others, soon. It does
 // not block and keeps raw until then.
 func (p *Peers) Announce(_ stardust.BlockID, raw []byte) {
-	if len(p.members) == 0 {
+	if len(p.others()) == 0 {
 		return
 	}
 	o := &p.outbox
@@ -98,7 +98,7 @@ func (p *Peers) send(ctx context.Context) error {
 // listen takes in gossip and frontiers, until ctx ends.
 func (p *Peers) listen(ctx context.Context, heard <-chan *nats.Msg) error {
 	for last := (time.Time{}); ; {
-		var in []ledger.Incoming
+		var in []sent
 		select {
 		case msg := <-heard:
 			in = p.gossip(msg, in)
@@ -124,7 +124,7 @@ func (p *Peers) listen(ctx context.Context, heard <-chan *nats.Msg) error {
 }
 
 // gossip appends the blocks of a message to in.
-func (p *Peers) gossip(msg *nats.Msg, in []ledger.Incoming) []ledger.Incoming {
+func (p *Peers) gossip(msg *nats.Msg, in []sent) []sent {
 	if kindOf(msg.Data) != kindGossip {
 		p.counted.strange.Add(1)
 		return in
@@ -139,7 +139,7 @@ func (p *Peers) gossip(msg *nats.Msg, in []ledger.Incoming) []ledger.Incoming {
 		return in
 	}
 	for _, raw := range raws[:m.takes(len(raws), time.Now())] {
-		in = append(in, ledger.Incoming{From: m.Name, Raw: raw})
+		in = append(in, sent{m, raw})
 	}
 	return in
 }
@@ -155,7 +155,7 @@ func (p *Peers) open(data []byte, to network.PublicKey, context []byte) (m *memb
 	if f.sender == p.signer.public {
 		return nil, f, false // own gossip comes back
 	}
-	if m = p.byKey[f.sender]; m == nil {
+	if m = p.roster.Load().byKey[f.sender]; m == nil {
 		p.counted.strange.Add(1)
 		return nil, f, false
 	}
@@ -182,19 +182,29 @@ func (p *Peers) blame(m *member, by float64, why error) {
 	}
 }
 
+// A sent is the bytes of a block and the member that sent it.
+type sent struct {
+	by  *member
+	raw []byte
+}
+
 // receive hands blocks to the ledger, and reports the number of those that the
 // replica has now. With want the missing parents of held ones are fetched. The
 // error means that the ledger takes nothing more at all.
-func (p *Peers) receive(ctx context.Context, in []ledger.Incoming, want bool) (have int, err error) {
+func (p *Peers) receive(ctx context.Context, in []sent, want bool) (have int, err error) {
 	for len(in) > 0 {
 		part := in[:min(len(in), ledger.MaxReceive)]
 		in = in[len(part):]
-		outcomes, err := p.replica.Receive(ctx, part)
+		blocks := make([]ledger.Incoming, len(part))
+		for i, s := range part {
+			blocks[i] = ledger.Incoming{From: s.by.Name, Raw: s.raw}
+		}
+		outcomes, err := p.replica.Receive(ctx, blocks)
 		if err != nil {
 			return have, err
 		}
 		for i, o := range outcomes {
-			if p.judge(p.byName(part[i].From), o, want) {
+			if p.judge(part[i].by, o, want) {
 				have++
 			}
 		}
@@ -246,16 +256,6 @@ func (p *Peers) newer(m *member, why error) {
 	if !known {
 		p.log.Warn("peer runs a newer version and sends what this one does not know; update this gateway", "peer", m.Name, "err", why)
 	}
-}
-
-// byName returns a member that is one.
-func (p *Peers) byName(name string) *member {
-	for _, m := range p.members {
-		if m.Name == name {
-			return m
-		}
-	}
-	panic("peer: block of nobody")
 }
 
 // signal puts a token into a channel of capacity 1.

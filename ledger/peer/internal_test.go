@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hedgerow-iot/hedgerow/ledger"
 	"github.com/hedgerow-iot/hedgerow/ledger/network"
 	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
 )
@@ -17,6 +18,7 @@ func FuzzFrame(f *testing.F) {
 	for _, body := range [][]byte{
 		appendBlock(appendBlock(nil, []byte("block")), []byte("another")),
 		frontier{position: 7, all: true, tips: []stardust.BlockID{id, id}}.append(nil),
+		frontier{hears: 5, waiting: true, word: ledger.Word{Epoch: 1, Milestone: 3, Answers: true, Opened: 7, Highest: []uint32{7, 6}}}.append(nil),
 		page{last: place{at: 3}, end: true, rest: appendIDs(nil, []stardust.BlockID{id})}.append(nil),
 		appendIDs(nil, []stardust.BlockID{id}),
 		place{at: 7}.append(nil),
@@ -74,7 +76,7 @@ func TestEverySizeFitsItsFrame(t *testing.T) {
 		"gossip and streams": maxBytes + 2 + stardust.MaxBlockSize,
 		"ids":                maxIDs * idSize,
 		"asked":              maxAsked * idSize,
-		"frontier":           maxTips * idSize,
+		"frontier":           maxTips*idSize + 4*network.MaxGateways,
 	} {
 		if n+frameLeast+64 > carried {
 			t.Errorf("%s take %d bytes", what, n)

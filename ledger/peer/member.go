@@ -37,7 +37,8 @@ const silentAfter = 5 * time.Second
 
 // A member is another gateway of the network.
 type member struct {
-	network.Gateway
+	Name      string
+	PublicKey network.PublicKey
 
 	mu       sync.Mutex // guards what follows
 	recent   [3]recent  // of gossip, frontiers and requests, which overtake each other
@@ -52,7 +53,9 @@ type member struct {
 
 	heard    time.Time // last frame that it signed
 	frontier frontier
-	came     time.Time // the frontier
+	session  uint64    // in which it sent that
+	spoke    bool      // it sent one since it heard of this gateway's session
+	answered time.Time // the last time that a frontier of its was answered by ours
 	behind   bool      // the frontier names tips that were unknown
 	cursor   cursor
 	walked   time.Time // the last time
@@ -87,7 +90,7 @@ type MemberCounts struct {
 func newMember(g network.Gateway) *member {
 	now := time.Now()
 	return &member{
-		Gateway: g, standing: 1, judged: now,
+		Name: g.Name, PublicKey: g.PublicKey, standing: 1, judged: now,
 		frames: bucket{rate: framesRate, burst: framesBurst}, asks: bucket{rate: asksRate, burst: asksBurst},
 		blocks: bucket{rate: blocksRate, burst: blocksBurst}, work: bucket{rate: workRate, burst: workBurst},
 	}
@@ -199,6 +202,20 @@ func (m *member) isUp(now time.Time, others int) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return !m.heard.IsZero() && now.Sub(m.heard) < silentAfter*time.Duration(max(others, 3))
+}
+
+// hasSpoken reports whether a word of the member was heard since the start.
+func (m *member) hasSpoken() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.spoke
+}
+
+// lastSession returns that of the member's last frontier; 0: there was none.
+func (m *member) lastSession() uint64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.session
 }
 
 // has notes that this replica has everything up to the cursor.

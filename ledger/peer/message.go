@@ -22,34 +22,6 @@ var errBody = errors.New("malformed message")
 
 const idSize = len(stardust.BlockID{})
 
-// A frontier is what a gateway says it has:
-// store 8 | position u64 | flags u8 (1 all, 2 restoring) | tips u8 | tips.
-type frontier struct {
-	store     [8]byte // whose order the position is of
-	position  uint64  // of its last block
-	all       bool    // these are all its tips
-	restoring bool    // its store is new, and it waits itself for what the others have
-	tips      []stardust.BlockID
-}
-
-func (m frontier) append(b []byte) []byte {
-	b = append(b, m.store[:]...)
-	b = binary.LittleEndian.AppendUint64(b, m.position)
-	b = append(b, flag(m.all)|flag(m.restoring)<<1, byte(len(m.tips)))
-	return appendIDs(b, m.tips)
-}
-
-func parseFrontier(b []byte) (m frontier, err error) {
-	const head = 8 + 8 + 2
-	if len(b) < head || b[16] > 3 || b[17] > maxTips || len(b) != head+int(b[17])*idSize {
-		return m, fmt.Errorf("%w: frontier of %d bytes", errBody, len(b))
-	}
-	copy(m.store[:], b)
-	m.position, m.tips = binary.LittleEndian.Uint64(b[8:]), cutIDs(b[head:])
-	m.all, m.restoring = b[16]&1 != 0, b[16]&2 != 0
-	return m, nil
-}
-
 // A place is the body of a request in order: position u64 | id. What is wanted
 // comes after the position, and the block there should have this id; the id is
 // zero for position 0. If it has not, because the store is an older copy of

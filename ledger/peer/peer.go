@@ -20,6 +20,13 @@
 // those that it lacks, and by whole blocks as soon as it lacks most of them.
 // That order has parents before children, so a walk never waits for a parent.
 //
+// # The way of a word
+//
+// With its frontier a gateway says how far it follows the agreement and which
+// rounds it knows to be opened. One that starts or recovers must not vote before
+// it knows that of a quorum: it calls all others at once, and again until they
+// have answered. Else words come as seldom as frontiers do.
+//
 // # Limits
 //
 // Frames are bounded by what NATS carries (1 MiB), lists by their place in a
@@ -45,6 +52,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/hedgerow-iot/hedgerow/ledger"
+	"github.com/hedgerow-iot/hedgerow/ledger/consensus"
 	"github.com/hedgerow-iot/hedgerow/ledger/network"
 	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
 )
@@ -72,11 +80,12 @@ type Peers struct {
 	signer  signer
 	conn    *nats.Conn
 	replica *ledger.Ledger
+	agreed  agreement
 	cursors Cursors
 	log     *slog.Logger
 
-	members []*member // the others
-	byKey   map[network.PublicKey]*member
+	roster   atomic.Pointer[roster]
+	changing sync.Mutex // held while the roster is replaced
 
 	outbox outbox
 	wants  wants
@@ -85,8 +94,18 @@ type Peers struct {
 	restoring atomic.Bool
 	asks      asks
 	walks     chan struct{} // capacity 1: a member waits to be walked
+	news      chan struct{} // capacity 1: the others are to be told at once
 	saved     []byte        // cursors; owned by New, then by follow, then by Run
 	counted   counters
+}
+
+// An agreement is what the replica knows of how far the gateways agree.
+// *ledger.Ledger is one.
+type agreement interface {
+	Word() ledger.Word
+	Hear(from network.PublicKey, w ledger.Word)
+	Certify(signatures []consensus.Signature) error
+	Signatures(from, to uint32, most int) ([]consensus.Signature, error)
 }
 
 // New returns the peers of the gateway with cfg.Key. Nothing is sent until
@@ -98,27 +117,20 @@ func New(cfg Config, replica *ledger.Ledger) (*Peers, error) {
 		signer:  newSigner(cfg.Key, cfg.Network.GenesisHash()),
 		conn:    cfg.Conn,
 		replica: replica,
+		agreed:  replica,
 		cursors: cfg.Cursors,
 		log:     cmp.Or(cfg.Log, slog.New(slog.DiscardHandler)),
-		byKey:   map[network.PublicKey]*member{},
 		walks:   make(chan struct{}, 1),
+		news:    make(chan struct{}, 1),
 	}
-	needed, found := cfg.Network.Quorum(), false
-	for _, g := range cfg.Network.Gateways {
-		if g.PublicKey == own {
-			found, needed = true, needed-min(needed, uint64(g.Weight))
-			continue
-		}
-		m := newMember(g)
-		p.members = append(p.members, m)
-		p.byKey[g.PublicKey] = m
-	}
-	if !found {
+	r := newRoster(cfg.Network, own, &roster{})
+	if !r.isMember {
 		return nil, fmt.Errorf("network %s has no gateway with the key %v", cfg.Network.NetworkName, own)
 	}
+	p.roster.Store(r)
 	p.outbox.init()
 	p.wants.init()
-	p.synced.init(needed)
+	p.synced.init()
 	p.asks.init(p.prefix + ".inbox." + own.SubjectID() + ".ask.")
 	if err := p.loadCursors(); err != nil {
 		return nil, err
@@ -129,10 +141,6 @@ func New(cfg Config, replica *ledger.Ledger) (*Peers, error) {
 // Run exchanges blocks until ctx ends. It returns an error only when the
 // replica fails, which must end the process.
 func (p *Peers) Run(ctx context.Context) error {
-	if len(p.members) == 0 {
-		<-ctx.Done()
-		return nil
-	}
 	g, ctx := errgroup.WithContext(ctx)
 	heard, requests := make(chan *nats.Msg, gossipAtOnce), make(chan *nats.Msg)
 	subs := subscriptions{conn: p.conn, done: ctx.Done()}
@@ -147,6 +155,7 @@ func (p *Peers) Run(ctx context.Context) error {
 	g.Go(func() error { return p.listen(ctx, heard) })
 	g.Go(func() error { return p.serve(ctx, requests) })
 	g.Go(func() error { return p.tell(ctx) })
+	g.Go(func() error { return p.call(ctx) })
 	g.Go(func() error { return p.follow(ctx) })
 	g.Go(func() error { return p.fetch(ctx) })
 	err := g.Wait()

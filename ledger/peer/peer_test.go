@@ -29,6 +29,9 @@ type site struct {
 	nats *server.Server
 	file *network.File
 	keys map[string]ed25519.PrivateKey
+
+	restoring string           // the gateway that is, when it starts
+	views     map[string]*view // what gateways know of the agreement; the ledger without one
 }
 
 func newSite(t testing.TB, names ...string) *site {
@@ -39,7 +42,7 @@ func newSite(t testing.TB, names ...string) *site {
 	}
 	s.Start()
 	t.Cleanup(func() { s.Shutdown(); s.WaitForShutdown() })
-	st := &site{t: t, nats: s, keys: map[string]ed25519.PrivateKey{}}
+	st := &site{t: t, nats: s, keys: map[string]ed25519.PrivateKey{}, views: map[string]*view{}}
 	var members []network.Gateway
 	for _, name := range names {
 		public, key, err := ed25519.GenerateKey(nil)
@@ -109,6 +112,10 @@ func (s *site) start(name, dir string, cursors peer.Cursors) *gateway {
 	cfg := peer.Config{Network: s.file, Key: s.keys[name], Conn: s.connect(), Cursors: cursors}
 	if g.peers, err = peer.New(cfg, g.Ledger); err != nil {
 		s.t.Fatal(err)
+	}
+	g.peers.Restoring(name == s.restoring)
+	if v := s.views[name]; v != nil {
+		g.peers.Agree(v)
 	}
 	listeners := func() int { return s.nats.GlobalAccount().Interest(s.prefix() + ".block") }
 	before := listeners()
@@ -318,8 +325,9 @@ func TestSyncedNeedsAnother(t *testing.T) {
 // unless it is the only one there is.
 func TestSyncedDoesNotRelyOnWhoIsRestoring(t *testing.T) {
 	s := newSite(t, "a", "b", "c")
-	a, b := s.fresh("a"), s.fresh("b")
-	b.peers.Restoring(true)
+	s.restoring = "b"
+	a := s.fresh("a")
+	s.fresh("b")
 	eventually(t, "a hears of b", func() bool { return a.seen("b").Up })
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()

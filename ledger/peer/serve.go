@@ -40,7 +40,7 @@ func (p *Peers) answer(msg *nats.Msg) error {
 		return nil
 	}
 	if frontier {
-		return p.learn(m, f.body)
+		return p.learn(m, f)
 	}
 	began := time.Now()
 	if !m.mayAsk(began) {

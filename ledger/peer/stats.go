@@ -47,12 +47,13 @@ func (p *Peers) Stats() Stats {
 	s.Wanted = len(p.wants.all)
 	p.wants.mu.Unlock()
 	now := time.Now()
-	for _, m := range p.members {
-		up := m.isUp(now, len(p.members))
+	r := p.roster.Load()
+	for i, m := range r.others {
+		up := m.isUp(now, len(r.others))
 		m.mu.Lock()
 		m.judge(now)
 		v := Member{
-			Gateway: m.Gateway, Up: up, Heard: m.heard,
+			Gateway: r.says[i], Up: up, Heard: m.heard,
 			Position: m.frontier.position, Standing: m.standing, MemberCounts: m.counts,
 		}
 		switch {
@@ -81,7 +82,7 @@ func (p *Peers) loadCursors() error {
 	}
 	p.saved = b
 	for ; len(b) >= savedSize; b = b[savedSize:] {
-		if m := p.byKey[network.PublicKey(b[:32])]; m != nil {
+		if m := p.roster.Load().byKey[network.PublicKey(b[:32])]; m != nil {
 			m.cursor.store = [8]byte(b[32:])
 			m.cursor.place, _ = parsePlace(b[40:savedSize]) // it has that size
 		}
@@ -93,7 +94,7 @@ func (p *Peers) loadCursors() error {
 // walked once more after the next start.
 func (p *Peers) saveCursors() {
 	var b []byte
-	for _, m := range p.members {
+	for _, m := range p.others() {
 		at := m.reached()
 		b = append(b, m.PublicKey[:]...)
 		b = append(b, at.store[:]...)

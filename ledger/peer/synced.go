@@ -3,6 +3,7 @@ package peer
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -13,15 +14,13 @@ import (
 
 // A synced says whose blocks this replica has had since the start.
 type synced struct {
-	needed uint64 // weight of the others that makes a quorum with this gateway, at least one of them
-
 	mu      sync.Mutex // guards what follows
 	members map[*member]bool
 	more    chan struct{} // closed, and made anew, when there is another one
 }
 
-func (s *synced) init(needed uint64) {
-	s.needed, s.members, s.more = max(needed, 1), map[*member]bool{}, make(chan struct{})
+func (s *synced) init() {
+	s.members, s.more = map[*member]bool{}, make(chan struct{})
 }
 
 // with notes that this replica has everything that m had at the time.
@@ -35,9 +34,19 @@ func (s *synced) with(m *member) {
 	}
 }
 
+// keep forgets those that are no members any more.
+func (s *synced) keep(r *roster) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	maps.DeleteFunc(s.members, func(m *member, _ bool) bool { return !r.has(m) })
+}
+
 // Restoring tells the others, from now on, that this replica waits itself for
 // what they have, or that it does not any more.
-func (p *Peers) Restoring(on bool) { p.restoring.Store(on) }
+func (p *Peers) Restoring(on bool) {
+	p.restoring.Store(on)
+	signal(p.news)
+}
 
 // Synced waits until this replica has had everything, since the start, of so
 // many others that they make a quorum with this gateway, and of every other one
@@ -64,19 +73,22 @@ func (p *Peers) enough() (enough bool, more <-chan struct{}) {
 	s := &p.synced
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now, weight, up := time.Now(), uint64(0), true
-	for _, m := range p.members {
+	r, now, weight, reached, up := p.roster.Load(), time.Now(), uint64(0), 0, true
+	for i, m := range r.others {
 		m.mu.Lock()
 		restoring := m.frontier.restoring
 		m.mu.Unlock()
+		if s.members[m] {
+			reached++
+		}
 		switch {
 		case s.members[m] && !restoring:
-			weight += uint64(m.Weight)
-		case !s.members[m] && m.isUp(now, len(p.members)) && m.mayWalk(now):
+			weight += uint64(r.says[i].Weight)
+		case !s.members[m] && m.isUp(now, len(r.others)) && m.mayWalk(now):
 			up = false
 		}
 	}
-	return len(s.members) == len(p.members) || up && weight >= s.needed, s.more
+	return reached == len(r.others) || up && weight >= r.needed, s.more
 }
 
 // Met waits until another gateway was heard of since the start, or returns the
@@ -86,8 +98,9 @@ func (p *Peers) Met(ctx context.Context) error {
 	defer tick.Stop()
 	for {
 		now := time.Now()
-		for _, m := range p.members {
-			if m.isUp(now, len(p.members)) {
+		all := p.others()
+		for _, m := range all {
+			if m.isUp(now, len(all)) {
 				return nil
 			}
 		}
@@ -103,9 +116,10 @@ func (p *Peers) Met(ctx context.Context) error {
 // few seconds, and returns its bytes. The error wraps [ledger.ErrNotFound] when
 // nobody hands it out.
 func (p *Peers) Fetch(ctx context.Context, id stardust.BlockID) ([]byte, error) {
-	for _, i := range rand.Perm(len(p.members)) {
-		m := p.members[i]
-		if !m.isUp(time.Now(), len(p.members)) {
+	all := p.others()
+	for _, i := range rand.Perm(len(all)) {
+		m := all[i]
+		if !m.isUp(time.Now(), len(all)) {
 			continue
 		}
 		body, err := p.ask(ctx, m, kindBlocks, id[:])

@@ -4,75 +4,20 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"time"
 
 	"github.com/hedgerow-iot/hedgerow/ledger"
 	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
 )
 
-// How often a frontier goes to a random member (consensus.md §9), how long
-// gossip gets to bring what a frontier names, and how often a member is walked
-// although no frontier asks for it.
+// How long gossip gets to bring what a frontier names, and how often a member is
+// walked although no frontier asks for it.
 const (
-	tellLeast, tellMost = 200 * time.Millisecond, 600 * time.Millisecond
-	tellIdle            = 2 * time.Second // while no block has come for idleAfter: then nobody lacks anything
-	idleAfter           = 20 * time.Second
-	gossipFirst         = 150 * time.Millisecond
-	walkAnyway          = 3 * time.Second
-	walkLongest         = 10 * time.Second // before another member has its turn
-	saveEvery           = time.Minute
+	gossipFirst = 150 * time.Millisecond
+	walkAnyway  = 3 * time.Second
+	walkLongest = 10 * time.Second // before another member has its turn
+	saveEvery   = time.Minute
 )
-
-// tell sends the frontier to a random member, time and again until ctx ends.
-func (p *Peers) tell(ctx context.Context) error {
-	last, grew := p.replica.Position(), time.Now()
-	for {
-		pause := tellLeast + rand.N(tellMost-tellLeast)
-		if time.Since(grew) > idleAfter {
-			pause = tellIdle + rand.N(tellLeast)
-		}
-		if !wait(ctx, pause) {
-			return ctx.Err()
-		}
-		// The position is read first: a block that comes in between is among
-		// the tips, and not said to be known to who knows these tips.
-		own := frontier{store: p.replica.StoreID(), position: p.replica.Position(), restoring: p.restoring.Load()}
-		own.tips, own.all = p.replica.AllTips(maxTips)
-		if own.position != last {
-			last, grew = own.position, time.Now()
-		}
-		m := p.members[rand.N(len(p.members))]
-		frame := p.signer.seal(kindFrontier, m.PublicKey, nil, own.append(nil))
-		if err := p.conn.Publish(p.prefix+".peer."+m.PublicKey.SubjectID(), frame); err != nil {
-			p.log.Debug("frontier not sent", "peer", m.Name, "err", err)
-		}
-	}
-}
-
-// learn takes in a member's frontier.
-func (p *Peers) learn(m *member, body []byte) error {
-	f, err := parseFrontier(body)
-	if err != nil {
-		p.malformed(m, err)
-		return nil
-	}
-	unknown, err := p.lacking(f.tips)
-	if err != nil {
-		return err
-	}
-	m.mu.Lock()
-	m.frontier, m.came = f, time.Now()
-	// The first one after the start is walked in any case: who waits to be in
-	// sync should not wait long.
-	m.behind = len(unknown) > 0 || !f.all && f.position > m.cursor.at || m.walked.IsZero()
-	behind := m.behind
-	m.mu.Unlock()
-	if behind {
-		signal(p.walks)
-	}
-	return nil
-}
 
 // follow walks the orders of members that are ahead until ctx ends.
 func (p *Peers) follow(ctx context.Context) error {
@@ -109,13 +54,14 @@ func (p *Peers) follow(ctx context.Context) error {
 }
 
 // longestUnwalked returns, of the members that are up and may have what was not
-// walked yet, the one that was walked longest ago, or nil. Tips alone do not tell everything that a member has: those that are too
-// many for its pool are forgotten.
+// walked yet, the one that was walked longest ago, or nil. Tips alone do not tell everything
+// that a member has: those that are too many for its pool are forgotten.
 func (p *Peers) longestUnwalked() (longest *member) {
 	now := time.Now()
 	var least time.Time
-	for _, m := range p.members {
-		if !m.isUp(now, len(p.members)) || !m.mayWalk(now) {
+	all := p.others()
+	for _, m := range all {
+		if !m.isUp(now, len(all)) || !m.mayWalk(now) {
 			continue
 		}
 		m.mu.Lock()
@@ -137,7 +83,7 @@ func (p *Peers) longestUnwalked() (longest *member) {
 func (p *Peers) ahead() (longest *member, err error) {
 	now := time.Now()
 	var least time.Time
-	for _, m := range p.members {
+	for _, m := range p.others() {
 		if !m.mayWalk(now) {
 			continue
 		}
@@ -170,7 +116,7 @@ func (p *Peers) walk(ctx context.Context, m *member) error {
 	m.mu.Lock()
 	m.behind, m.walked = false, time.Now() // a later frontier says so again
 	m.mu.Unlock()
-	for time.Now().Before(until) {
+	for time.Now().Before(until) && p.roster.Load().has(m) {
 		pg, ids, err := p.askOrder(ctx, m)
 		if err != nil {
 			return p.gaveUp(ctx, m, err)
@@ -364,10 +310,10 @@ func (p *Peers) askStream(ctx context.Context, m *member, at cursor) (d delivery
 	return d
 }
 
-func from(m *member, raws [][]byte) []ledger.Incoming {
-	in := make([]ledger.Incoming, len(raws))
+func from(m *member, raws [][]byte) []sent {
+	in := make([]sent, len(raws))
 	for i, raw := range raws {
-		in[i] = ledger.Incoming{From: m.Name, Raw: raw}
+		in[i] = sent{m, raw}
 	}
 	return in
 }

@@ -72,8 +72,10 @@ func (w *wants) drop(id stardust.BlockID, x *want) {
 }
 
 // due returns the wants to be asked for now, by whom to ask, and when the next
-// ones are; zero: there are none. What was asked for too often is given up.
-func (w *wants) due(now time.Time, other func(*member) *member) (ask map[*member][]stardust.BlockID, next time.Time) {
+// ones are; zero: there are none. What was asked for too often is given up, and
+// what there is nobody to ask for. The argument again of who says that the member
+// was asked before.
+func (w *wants) due(now time.Time, who func(m *member, again bool) *member) (ask map[*member][]stardust.BlockID, next time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	ask = map[*member][]stardust.BlockID{}
@@ -88,9 +90,10 @@ func (w *wants) due(now time.Time, other func(*member) *member) (ask map[*member
 			w.drop(id, x)
 			continue
 		}
-		m := x.from
-		if x.asked > 0 {
-			m = other(m)
+		m := who(x.from, x.asked > 0)
+		if m == nil {
+			w.drop(id, x)
+			continue
 		}
 		if len(ask[m]) == maxAsked {
 			continue // next time, which is now
@@ -122,7 +125,7 @@ func (p *Peers) fetch(ctx context.Context) error {
 		if err := p.forgetKnown(); err != nil {
 			return err
 		}
-		ask, next := p.wants.due(time.Now(), p.otherThan)
+		ask, next := p.wants.due(time.Now(), p.whoHas)
 		for m, ids := range ask {
 			if err := p.fetchFrom(ctx, m, ids); err != nil {
 				if err := p.gaveUp(ctx, m, err); err != nil {
@@ -155,12 +158,18 @@ func (p *Peers) forgetKnown() error {
 	return nil
 }
 
-// otherThan returns a random member that is up and not m, or m if there is
-// none.
-func (p *Peers) otherThan(m *member) *member {
-	now := time.Now()
-	for _, i := range rand.Perm(len(p.members)) {
-		if o := p.members[i]; o != m && o.isUp(now, len(p.members)) && !o.isShunned(now) {
+// whoHas returns whom to ask for a parent of a block that m sent: m, then a
+// random other one that is up, if there is one. It is nil if m is no member any
+// more and no other one is up.
+func (p *Peers) whoHas(m *member, again bool) *member {
+	r, now := p.roster.Load(), time.Now()
+	if !r.has(m) {
+		m = nil
+	} else if !again {
+		return m
+	}
+	for _, i := range rand.Perm(len(r.others)) {
+		if o := r.others[i]; o != m && o.isUp(now, len(r.others)) && !o.isShunned(now) {
 			return o
 		}
 	}

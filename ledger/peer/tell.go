@@ -1,0 +1,148 @@
+package peer
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+
+	"github.com/hedgerow-iot/hedgerow/ledger"
+)
+
+// How often a frontier goes to a random member (consensus.md §9).
+const (
+	tellLeast, tellMost = 200 * time.Millisecond, 600 * time.Millisecond
+	tellIdle            = 2 * time.Second // while no block has come for idleAfter: then nobody lacks anything
+	idleAfter           = 20 * time.Second
+)
+
+// How often it goes to all of them while this gateway waits for their words,
+// and how often one of them is answered.
+const (
+	callEvery   = 500 * time.Millisecond
+	callLong    = 30 * time.Second // after which it goes every tellIdle
+	answerPause = 200 * time.Millisecond
+)
+
+// tell sends the frontier to a random member, time and again until ctx ends.
+func (p *Peers) tell(ctx context.Context) error {
+	last, grew := p.replica.Position(), time.Now()
+	for {
+		pause := tellLeast + rand.N(tellMost-tellLeast)
+		if time.Since(grew) > idleAfter {
+			pause = tellIdle + rand.N(tellLeast)
+		}
+		if !wait(ctx, pause) {
+			return ctx.Err()
+		}
+		own := p.frontier(p.agreed.Word())
+		if own.position != last {
+			last, grew = own.position, time.Now()
+		}
+		if all := p.others(); len(all) > 0 {
+			p.tellTo(all[rand.N(len(all))], own)
+		}
+	}
+}
+
+// call sends the frontier to all members, at once and again while this gateway
+// waits for their words, and when there is news that they wait for, until ctx
+// ends.
+func (p *Peers) call(ctx context.Context) error {
+	tick := time.NewTicker(callEvery)
+	defer tick.Stop()
+	var since, last time.Time // waiting; called
+	var target uint32
+	for news := true; ; {
+		now, word := time.Now(), p.agreed.Word()
+		waits := p.waits(word)
+		switch {
+		case !waits:
+			since = time.Time{}
+		case since.IsZero():
+			since = now
+		}
+		if news || word.Target != target || waits && (now.Sub(since) < callLong || now.Sub(last) >= tellIdle) {
+			own := p.frontier(word)
+			for _, m := range p.others() {
+				p.tellTo(m, own)
+			}
+			last, target = now, word.Target
+		}
+		select {
+		case <-p.news:
+			news = true
+		case <-tick.C:
+			news = false
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// waits reports whether this gateway waits for what the others say: until a
+// quorum, with itself, has spoken since its start, and while it is recovering
+// (consensus.md §7).
+func (p *Peers) waits(own ledger.Word) bool {
+	if own.Target != 0 || len(own.Highest) > 0 && !own.Answers {
+		return true
+	}
+	r := p.roster.Load()
+	return r.weigh((*member).hasSpoken) < r.needed
+}
+
+// frontier returns the own frontier, for nobody yet.
+func (p *Peers) frontier(own ledger.Word) frontier {
+	// The position is read first: a block that comes in between is among
+	// the tips, and not said to be known to who knows these tips.
+	f := frontier{
+		store: p.replica.StoreID(), position: p.replica.Position(),
+		restoring: p.restoring.Load(), waiting: p.waits(own), word: own,
+	}
+	f.tips, f.all = p.replica.AllTips(maxTips)
+	return f
+}
+
+// tellTo sends the own frontier to a member.
+func (p *Peers) tellTo(m *member, own frontier) {
+	own.hears = m.lastSession()
+	frame := p.signer.seal(kindFrontier, m.PublicKey, nil, own.append(nil))
+	if err := p.conn.Publish(p.prefix+".peer."+m.PublicKey.SubjectID(), frame); err != nil {
+		p.log.Debug("frontier not sent", "peer", m.Name, "err", err)
+	}
+}
+
+// learn takes in a member's frontier. The error is the replica's.
+func (p *Peers) learn(m *member, frame frame) error {
+	f, err := parseFrontier(frame.body)
+	if err != nil {
+		p.malformed(m, err)
+		return nil
+	}
+	unknown, err := p.lacking(f.tips)
+	if err != nil {
+		return err
+	}
+	speaks := f.hears == p.signer.session
+	now := time.Now()
+	m.mu.Lock()
+	m.frontier, m.session, m.spoke = f, frame.session, m.spoke || speaks
+	// The first one after the start is walked in any case: who waits to be in
+	// sync should not wait long.
+	m.behind = len(unknown) > 0 || !f.all && f.position > m.cursor.at || m.walked.IsZero()
+	behind := m.behind
+	answer := f.waiting && now.Sub(m.answered) >= answerPause
+	if answer {
+		m.answered = now
+	}
+	m.mu.Unlock()
+	if answer {
+		p.tellTo(m, p.frontier(p.agreed.Word()))
+	}
+	if speaks {
+		p.agreed.Hear(m.PublicKey, f.word)
+	}
+	if behind {
+		signal(p.walks)
+	}
+	return nil
+}
