@@ -138,7 +138,11 @@ func (p *Peers) gossip(msg *nats.Msg, in []sent) []sent {
 		p.malformed(m, err)
 		return in
 	}
-	for _, raw := range raws[:m.takes(len(raws), time.Now())] {
+	rate, now := p.roster.Load().votes, time.Now()
+	for _, raw := range raws[:m.takes(len(raws), now)] {
+		if gateway, ok := voteOf(raw); ok && !m.takesVote(gateway, rate, now) {
+			continue
+		}
 		in = append(in, sent{m, raw})
 	}
 	return in

@@ -2,10 +2,12 @@ package peer
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"testing"
 	"time"
 
 	"github.com/hedgerow-iot/hedgerow/ledger"
+	"github.com/hedgerow-iot/hedgerow/ledger/consensus"
 	"github.com/hedgerow-iot/hedgerow/ledger/network"
 	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
 )
@@ -117,6 +119,59 @@ func TestAMemberIsMetered(t *testing.T) {
 	}
 	if now = now.Add(20 * time.Second); !m.mayAsk(now) {
 		t.Error("no answers are looked up for it any more")
+	}
+}
+
+// Votes are told from other blocks, and those of one gateway are metered apart
+// from those of others.
+func TestVotesOfOneGatewayAreMetered(t *testing.T) {
+	vote := func(gateway uint8) []byte {
+		v := consensus.Vote{Claim: consensus.Claim{Gateway: gateway, Round: 1, Seen: 1 << gateway}}
+		raw, err := v.Block(testKey, [32]byte{1}, []stardust.BlockID{stardust.GenesisID}).AppendBinary(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return raw
+	}
+	for g := range uint8(3) {
+		if got, ok := voteOf(vote(g)); !ok || got != g {
+			t.Errorf("vote of %d is one of %d, %v", g, got, ok)
+		}
+	}
+	plain := &stardust.Block{
+		Version: stardust.ProtocolVersion, Parents: []stardust.BlockID{stardust.GenesisID},
+		Payload: &stardust.TaggedData{Tag: []byte("tag"), Data: []byte(consensus.TagVote)},
+	}
+	raw, err := plain.AppendBinary(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := voteOf(raw); ok {
+		t.Error("data that names the tag is a vote")
+	}
+	if _, ok := voteOf(vote(1)[:100]); ok {
+		t.Error("a part of a vote is one")
+	}
+
+	file := network.NewOfOne("n", "g", testKey.Public().(ed25519.PublicKey))
+	m, now, rate := newMember(network.Gateway{Name: "m"}), time.Now(), votesRate(file)
+	admitted := func(gateway uint8) (n int) {
+		for range 100 {
+			if m.takesVote(gateway, rate, now) {
+				n++
+			}
+		}
+		return n
+	}
+	if n := admitted(1); n != votesBurst {
+		t.Errorf("%d votes at once", n)
+	}
+	if n := admitted(2); n != votesBurst {
+		t.Errorf("%d votes of another gateway", n)
+	}
+	now = now.Add(time.Duration(file.RoundInterval))
+	if n := admitted(1); n != votesPerInterval {
+		t.Errorf("%d votes an interval later", n)
 	}
 }
 

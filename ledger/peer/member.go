@@ -46,6 +46,7 @@ type member struct {
 	asks     bucket
 	blocks   bucket
 	work     bucket
+	votes    [network.MaxGateways]bucket // of gossip, by the gateway that they are of
 	standing float64
 	judged   time.Time // when standing was computed
 	shunned  time.Time // until then; zero: never was
@@ -81,7 +82,7 @@ type MemberCounts struct {
 	Malformed   uint64 // frames that could not be read
 	Replayed    uint64 // frames that had come before
 	Forged      uint64 // frames in its name with a wrong signature
-	Limited     uint64 // frames, requests and blocks over its rate
+	Limited     uint64 // frames, requests, blocks and votes over its rate
 	Shunned     uint64 // frames that were not listened to
 	Unanswered  uint64 // requests to it without an answer
 	Served      uint64 // bytes of answers to it

@@ -9,14 +9,15 @@ type roster struct {
 	others   []*member         // the members but this gateway, in the order of the network file
 	says     []network.Gateway // what the file says of each of them
 	byKey    map[network.PublicKey]*member
-	needed   uint64 // weight of the others that makes a quorum with this gateway, at least one of them
-	isMember bool   // this gateway is a member itself
+	votes    float64 // of one gateway in a second, in the gossip of one member
+	needed   uint64  // weight of the others that makes a quorum with this gateway, at least one of them
+	isMember bool    // this gateway is a member itself
 }
 
 // newRoster returns the roster of a file, with the members of the one before
 // that stay.
 func newRoster(file *network.File, own network.PublicKey, before *roster) *roster {
-	r := &roster{byKey: map[network.PublicKey]*member{}}
+	r := &roster{byKey: map[network.PublicKey]*member{}, votes: votesRate(file)}
 	needed := file.Quorum()
 	for _, g := range file.Gateways {
 		if g.PublicKey == own {
