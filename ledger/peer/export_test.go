@@ -23,6 +23,8 @@ const (
 	Blocks   = kindBlocks
 	Stream   = kindStream
 	Answer   = kindAnswer
+
+	Signatures = kindSignatures
 )
 
 func (f Forger) Frame(k kind, to ed25519.PublicKey, context string, body []byte) []byte {
@@ -98,6 +100,18 @@ func PageBody(store [8]byte, last uint64, end bool, rest []byte) []byte {
 
 // Beginning is the body of a request for what comes first.
 func Beginning() []byte { return place{}.append(nil) }
+
+// BodySize is that of what an answer answers.
+func BodySize(b []byte) int {
+	f, err := parseFrame(b)
+	if err != nil {
+		return -1
+	}
+	return len(f.body) - 1
+}
+
+// Span is the body of a request for signatures.
+func Span(from, to uint32) []byte { return span{from, to}.append(nil) }
 
 func IDs(ids ...stardust.BlockID) []byte { return appendIDs(nil, ids) }
 

@@ -22,6 +22,8 @@ const (
 	kindBlocks   kind = 4 // request: blocks with these ids
 	kindStream   kind = 5 // request: blocks in the order of the receiver
 	kindAnswer   kind = 6 // to a request
+
+	kindSignatures kind = 7 // request: signatures of milestones
 )
 
 // Frames of one class come in the order in which they were made.
@@ -41,7 +43,9 @@ func (k kind) class() int {
 	return classRequest
 }
 
-func (k kind) request() bool { return k == kindOrder || k == kindBlocks || k == kindStream }
+func (k kind) request() bool {
+	return k == kindOrder || k == kindBlocks || k == kindStream || k == kindSignatures
+}
 
 // kindOf returns what b says it is, if it is a frame.
 func kindOf(b []byte) kind {
@@ -80,7 +84,7 @@ var errFrame = errors.New("not a frame of this version")
 
 // parseFrame reads a frame; it shares b's memory. Its signature is not checked.
 func parseFrame(b []byte) (frame, error) {
-	if len(b) < frameLeast || b[0] != frameVersion || b[1] < byte(kindGossip) || b[1] > byte(kindAnswer) {
+	if len(b) < frameLeast || b[0] != frameVersion || b[1] < byte(kindGossip) || b[1] > byte(kindSignatures) {
 		return frame{}, errFrame
 	}
 	f := frame{kind: kind(b[1]), bytes: b, body: b[frameHead : len(b)-ed25519.SignatureSize]}

@@ -12,7 +12,6 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/hedgerow-iot/hedgerow/ledger"
-	"github.com/hedgerow-iot/hedgerow/ledger/consensus"
 	"github.com/hedgerow-iot/hedgerow/ledger/network"
 	"github.com/hedgerow-iot/hedgerow/ledger/peer"
 	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
@@ -226,46 +225,6 @@ func TestAFloodIsLimited(t *testing.T) {
 		t.Errorf("%d parents are asked for", n)
 	}
 }
-
-// Votes beyond the rate are dropped before the ledger looks at them; other
-// blocks of the same member are taken, and a vote that something refers to is
-// fetched.
-func TestAFloodOfVotesIsLimited(t *testing.T) {
-	const n = 2000
-	s := newSite(t, "a", "r")
-	s.file.RoundInterval = network.Duration(10 * time.Second)
-	s.file.DataRoundInterval = s.file.RoundInterval
-	a, r := s.fresh("a"), s.rogue("r")
-	votes := map[stardust.BlockID][]byte{}
-	var last stardust.BlockID
-	for i := range n {
-		v := consensus.Vote{Claim: consensus.Claim{Gateway: 1, Round: 1, Seen: 2}, TimeMs: uint64(i)}
-		raw, err := v.Block(s.keys["r"], s.file.GenesisHash(), []stardust.BlockID{stardust.GenesisID}).AppendBinary(nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		last = stardust.IDOf(raw)
-		votes[last] = raw
-		r.publish(r.Frame(peer.Gossip, nil, "", peer.BlocksBody(raw)))
-	}
-	eventually(t, "most are dropped", func() bool { return a.seen("r").Limited >= n-votesTaken })
-	if m := a.seen("r"); m.New+m.Held+m.Invalid+m.Duplicates > votesTaken || m.Standing < 1 {
-		t.Errorf("of %d votes: %+v", n, m)
-	}
-	r.answer(func(request []byte) []byte {
-		if peer.KindOf(request) != peer.Blocks || !bytes.Contains(request, last[:]) {
-			return nil
-		}
-		return peer.BlocksBody(votes[last])
-	})
-	id, child := block(t, "a block above a vote that was dropped", last)
-	r.publish(r.Frame(peer.Gossip, nil, "", peer.BlocksBody(child)))
-	eventually(t, "it is stored with its parent", func() bool { ok, _ := a.Has(id); return ok })
-}
-
-// votesTaken is how many votes are taken at once, and a few for the time that a
-// test takes.
-const votesTaken = 32 + 8
 
 // A member that promises blocks without end, or hands out others than it named,
 // costs one request at a time and loses its standing; the honest one is

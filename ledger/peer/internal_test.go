@@ -3,6 +3,7 @@ package peer
 import (
 	"bytes"
 	"crypto/ed25519"
+	"slices"
 	"testing"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 func FuzzFrame(f *testing.F) {
 	s := newSigner(testKey, [32]byte{1})
 	id := stardust.IDOf(nil)
+	signature := consensus.SignMilestone(testKey, 7, [32]byte{2})
 	for _, body := range [][]byte{
 		appendBlock(appendBlock(nil, []byte("block")), []byte("another")),
 		frontier{position: 7, all: true, tips: []stardust.BlockID{id, id}}.append(nil),
@@ -24,6 +26,8 @@ func FuzzFrame(f *testing.F) {
 		page{last: place{at: 3}, end: true, rest: appendIDs(nil, []stardust.BlockID{id})}.append(nil),
 		appendIDs(nil, []stardust.BlockID{id}),
 		place{at: 7}.append(nil),
+		span{3, 9}.append(nil),
+		signature.AppendBinary(signature.AppendBinary(nil)),
 	} {
 		f.Add(s.seal(kindGossip, s.public, nil, body), uint16(3))
 	}
@@ -61,6 +65,18 @@ func fuzzBodies(t *testing.T, b []byte) {
 	if ids, err := parseAsked(b); err == nil && (len(ids) > maxAsked || !bytes.Equal(appendIDs(nil, ids), b)) {
 		t.Errorf("%d ids asked for in %x", len(ids), b)
 	}
+	if m, err := parseSpan(b); err == nil && !bytes.Equal(m.append(nil), b) {
+		t.Errorf("span %x is %x again", b, m.append(nil))
+	}
+	if all, err := parseSignatures(b, maxSignatures); err == nil {
+		var again []byte
+		for i := range all {
+			again = all[i].AppendBinary(again)
+		}
+		if len(all) > maxSignatures || !bytes.Equal(again, b) {
+			t.Errorf("signatures %x are %x again", b, again)
+		}
+	}
 	if raws, err := parseBlocks(b); err == nil {
 		var again []byte
 		for _, raw := range raws {
@@ -78,6 +94,7 @@ func TestEverySizeFitsItsFrame(t *testing.T) {
 		"gossip and streams": maxBytes + 2 + stardust.MaxBlockSize,
 		"ids":                maxIDs * idSize,
 		"asked":              maxAsked * idSize,
+		"signatures":         maxSignatures * signatureSize,
 		"frontier":           maxTips*idSize + 4*network.MaxGateways,
 	} {
 		if n+frameLeast+64 > carried {
@@ -172,6 +189,38 @@ func TestVotesOfOneGatewayAreMetered(t *testing.T) {
 	now = now.Add(time.Duration(file.RoundInterval))
 	if n := admitted(1); n != votesPerInterval {
 		t.Errorf("%d votes an interval later", n)
+	}
+}
+
+func TestALagIsAskedAboutAfterASecondAndThenLessOften(t *testing.T) {
+	now, began := time.Now(), time.Time{}
+	var l lag
+	var asked []time.Duration
+	own := ledger.Word{Milestone: 5, Certified: 5}
+	for range 400 {
+		if l.due(own, now) {
+			asked = append(asked, now.Sub(began))
+		}
+		if now = now.Add(100 * time.Millisecond); began.IsZero() {
+			began, own.Milestone = now, 6
+		}
+	}
+	want := []time.Duration{1, 3, 7, 15, 25, 35}
+	for i := range want {
+		want[i] *= time.Second
+	}
+	for i := range asked {
+		asked[i] = asked[i].Round(time.Second)
+	}
+	if !slices.Equal(asked, want) {
+		t.Errorf("asked after %v, want %v", asked, want)
+	}
+	own.Certified = 6
+	if l.due(own, now.Add(time.Hour)) {
+		t.Error("asked although nothing lacks")
+	}
+	if own.Milestone = 7; l.due(own, now.Add(time.Hour)) || !l.due(own, now.Add(time.Hour+lagFirst)) {
+		t.Error("a new lag is not asked about after a second")
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/hedgerow-iot/hedgerow/ledger"
 	"github.com/hedgerow-iot/hedgerow/ledger/network"
 )
 
@@ -40,17 +41,18 @@ type member struct {
 	Name      string
 	PublicKey network.PublicKey
 
-	mu       sync.Mutex // guards what follows
-	recent   [3]recent  // of gossip, frontiers and requests, which overtake each other
-	frames   bucket
-	asks     bucket
-	blocks   bucket
-	work     bucket
-	votes    [network.MaxGateways]bucket // of gossip, by the gateway that they are of
-	standing float64
-	judged   time.Time // when standing was computed
-	shunned  time.Time // until then; zero: never was
-	shuns    int
+	mu         sync.Mutex // guards what follows
+	recent     [3]recent  // of gossip, frontiers and requests, which overtake each other
+	frames     bucket
+	asks       bucket
+	blocks     bucket
+	work       bucket
+	signatures bucket                      // of milestones, whoever sent them
+	votes      [network.MaxGateways]bucket // of gossip, by the gateway that they are of
+	standing   float64
+	judged     time.Time // when standing was computed
+	shunned    time.Time // until then; zero: never was
+	shuns      int
 
 	heard    time.Time // last frame that it signed
 	frontier frontier
@@ -82,7 +84,7 @@ type MemberCounts struct {
 	Malformed   uint64 // frames that could not be read
 	Replayed    uint64 // frames that had come before
 	Forged      uint64 // frames in its name with a wrong signature
-	Limited     uint64 // frames, requests, blocks and votes over its rate
+	Limited     uint64 // frames, requests, blocks, votes and signatures over its rate
 	Shunned     uint64 // frames that were not listened to
 	Unanswered  uint64 // requests to it without an answer
 	Served      uint64 // bytes of answers to it
@@ -217,6 +219,13 @@ func (m *member) lastSession() uint64 {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.session
+}
+
+// lastWord returns the word of the member's last frontier.
+func (m *member) lastWord() ledger.Word {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.frontier.word
 }
 
 // has notes that this replica has everything up to the cursor.

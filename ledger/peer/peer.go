@@ -27,6 +27,13 @@
 // it knows that of a quorum: it calls all others at once, and again until they
 // have answered. Else words come as seldom as frontiers do.
 //
+// # The way of a certificate
+//
+// A gateway publishes every signature that it gives to a milestone. They prove
+// themselves, so they are of whose key they name, whoever passes them on. When a
+// replica knows milestones that lack signatures for a second, it asks a member
+// that knows more for them.
+//
 // # Limits
 //
 // Frames are bounded by what NATS carries (1 MiB), lists by their place in a
@@ -87,9 +94,10 @@ type Peers struct {
 	roster   atomic.Pointer[roster]
 	changing sync.Mutex // held while the roster is replaced
 
-	outbox outbox
-	wants  wants
-	synced synced
+	outbox      outbox
+	unpublished chan consensus.Signature // own ones; never closed
+	wants       wants
+	synced      synced
 
 	restoring atomic.Bool
 	asks      asks
@@ -113,15 +121,16 @@ type agreement interface {
 func New(cfg Config, replica *ledger.Ledger) (*Peers, error) {
 	own := network.PublicKey(cfg.Key.Public().(ed25519.PublicKey))
 	p := &Peers{
-		prefix:  network.SubjectPrefix(cfg.Network.GenesisHash()),
-		signer:  newSigner(cfg.Key, cfg.Network.GenesisHash()),
-		conn:    cfg.Conn,
-		replica: replica,
-		agreed:  replica,
-		cursors: cfg.Cursors,
-		log:     cmp.Or(cfg.Log, slog.New(slog.DiscardHandler)),
-		walks:   make(chan struct{}, 1),
-		news:    make(chan struct{}, 1),
+		prefix:      network.SubjectPrefix(cfg.Network.GenesisHash()),
+		signer:      newSigner(cfg.Key, cfg.Network.GenesisHash()),
+		conn:        cfg.Conn,
+		replica:     replica,
+		agreed:      replica,
+		cursors:     cfg.Cursors,
+		log:         cmp.Or(cfg.Log, slog.New(slog.DiscardHandler)),
+		walks:       make(chan struct{}, 1),
+		unpublished: make(chan consensus.Signature, maxUnpublished),
+		news:        make(chan struct{}, 1),
 	}
 	r := newRoster(cfg.Network, own, &roster{})
 	if !r.isMember {
@@ -142,12 +151,13 @@ func New(cfg Config, replica *ledger.Ledger) (*Peers, error) {
 // replica fails, which must end the process.
 func (p *Peers) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	heard, requests := make(chan *nats.Msg, gossipAtOnce), make(chan *nats.Msg)
+	heard, requests, certs := make(chan *nats.Msg, gossipAtOnce), make(chan *nats.Msg), make(chan *nats.Msg, gossipAtOnce)
 	subs := subscriptions{conn: p.conn, done: ctx.Done()}
 	defer subs.close()
 	subs.to(p.prefix+".peer."+p.signer.public.SubjectID(), requestMessages, requestBytes, requests)
 	subs.call(p.asks.inbox+"*", answerMessages, answerBytes, p.asks.answer)
 	subs.to(p.prefix+".block", gossipMessages, gossipBytes, heard)
+	subs.to(p.prefix+".cert", certMessages, certBytes, certs)
 	if subs.err != nil {
 		return fmt.Errorf("listen to peers: %w", subs.err)
 	}
@@ -156,6 +166,9 @@ func (p *Peers) Run(ctx context.Context) error {
 	g.Go(func() error { return p.serve(ctx, requests) })
 	g.Go(func() error { return p.tell(ctx) })
 	g.Go(func() error { return p.call(ctx) })
+	g.Go(func() error { return p.publish(ctx) })
+	g.Go(func() error { return p.collect(ctx, certs) })
+	g.Go(func() error { return p.repair(ctx) })
 	g.Go(func() error { return p.follow(ctx) })
 	g.Go(func() error { return p.fetch(ctx) })
 	err := g.Wait()
@@ -176,6 +189,7 @@ const (
 	gossipMessages, gossipBytes   = 1024, 8 << 20
 	requestMessages, requestBytes = 256, 1 << 20
 	answerMessages, answerBytes   = 64, 16 << 20
+	certMessages, certBytes       = 1024, 4 << 20
 
 	gossipAtOnce = 16 // frames whose blocks are stored together
 )

@@ -72,6 +72,7 @@ func (s *site) connect() *nats.Conn {
 type gateway struct {
 	*ledger.Ledger
 	t     testing.TB
+	name  string
 	peers *peer.Peers
 	dir   string
 	stop  func()
@@ -104,7 +105,7 @@ func (s *site) start(name, dir string, cursors peer.Cursors) *gateway {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	g := &gateway{t: s.t, dir: dir}
+	g := &gateway{t: s.t, name: name, dir: dir}
 	announce := func(id stardust.BlockID, raw []byte) { g.peers.Announce(id, raw) }
 	if g.Ledger, err = ledger.New(ledger.Config{Network: s.file, Announce: announce}, st); err != nil {
 		s.t.Fatal(err)

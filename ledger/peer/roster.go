@@ -6,18 +6,19 @@ import (
 
 // A roster is who is a member in one epoch. It is never changed.
 type roster struct {
-	others   []*member         // the members but this gateway, in the order of the network file
-	says     []network.Gateway // what the file says of each of them
-	byKey    map[network.PublicKey]*member
-	votes    float64 // of one gateway in a second, in the gossip of one member
-	needed   uint64  // weight of the others that makes a quorum with this gateway, at least one of them
-	isMember bool    // this gateway is a member itself
+	others     []*member         // the members but this gateway, in the order of the network file
+	says       []network.Gateway // what the file says of each of them
+	byKey      map[network.PublicKey]*member
+	signatures float64 // of one gateway in a second
+	votes      float64 // of one gateway in a second, in the gossip of one member
+	needed     uint64  // weight of the others that makes a quorum with this gateway, at least one of them
+	isMember   bool    // this gateway is a member itself
 }
 
 // newRoster returns the roster of a file, with the members of the one before
 // that stay.
 func newRoster(file *network.File, own network.PublicKey, before *roster) *roster {
-	r := &roster{byKey: map[network.PublicKey]*member{}, votes: votesRate(file)}
+	r := &roster{byKey: map[network.PublicKey]*member{}, votes: votesRate(file), signatures: signaturesRate(file)}
 	needed := file.Quorum()
 	for _, g := range file.Gateways {
 		if g.PublicKey == own {

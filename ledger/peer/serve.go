@@ -63,12 +63,19 @@ func (p *Peers) answer(msg *nats.Msg) error {
 // look returns the answer to a request. The error wraps errBody, or is the
 // replica's.
 func (p *Peers) look(f frame) ([]byte, error) {
-	if f.kind == kindBlocks {
+	switch f.kind {
+	case kindBlocks:
 		ids, err := parseAsked(f.body)
 		if err != nil {
 			return nil, err
 		}
 		return p.blocksOf(ids)
+	case kindSignatures:
+		asked, err := parseSpan(f.body)
+		if err != nil {
+			return nil, err
+		}
+		return p.signaturesOf(asked)
 	}
 	from, err := parsePlace(f.body)
 	if err != nil {

@@ -13,6 +13,8 @@ import (
 type counters struct {
 	gossip  atomic.Uint64 // frames sent
 	strange atomic.Uint64 // frames of nobody
+
+	unsent, unread, wrong atomic.Uint64 // see Stats
 }
 
 // Stats are what the peers have done since the start, and are now.
@@ -20,8 +22,12 @@ type Stats struct {
 	Members []Member // the others, in the order of the network file
 	Sent    uint64   // frames of gossip
 	Unsent  uint64   // blocks that found no room to wait for being sent
-	Strange uint64   // frames and answers that are of no member
+	Strange uint64   // frames, answers and signatures that are of no member
 	Wanted  int      // missing parents that are asked for
+
+	SignaturesUnsent uint64 // of milestones: own ones that found no room to wait for being sent
+	SignaturesUnread uint64 // of others that the replica had no time for
+	SignaturesWrong  uint64 // times that it was given wrong ones
 }
 
 // A Member is another gateway as this one sees it.
@@ -40,6 +46,8 @@ type Member struct {
 // Stats returns the current figures.
 func (p *Peers) Stats() Stats {
 	s := Stats{Members: []Member{}, Sent: p.counted.gossip.Load(), Strange: p.counted.strange.Load()}
+	s.SignaturesUnsent, s.SignaturesUnread = p.counted.unsent.Load(), p.counted.unread.Load()
+	s.SignaturesWrong = p.counted.wrong.Load()
 	p.outbox.mu.Lock()
 	s.Unsent = p.outbox.dropped
 	p.outbox.mu.Unlock()

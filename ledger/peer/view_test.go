@@ -1,12 +1,16 @@
 package peer_test
 
 import (
+	"crypto/ed25519"
+	"fmt"
 	"maps"
+	"slices"
 	"sync"
 
 	"github.com/hedgerow-iot/hedgerow/ledger"
 	"github.com/hedgerow-iot/hedgerow/ledger/consensus"
 	"github.com/hedgerow-iot/hedgerow/ledger/network"
+	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
 )
 
 // A view stands in for what a ledger knows of the agreement.
@@ -15,12 +19,16 @@ type view struct {
 	word  ledger.Word
 	heard map[network.PublicKey]ledger.Word
 	times map[network.PublicKey]int // heard
+
+	quorum     int
+	signatures map[uint32][]consensus.Signature
 }
 
 // view returns the gateway's, which counts from its next start on.
 func (s *site) view(name string) *view {
 	if s.views[name] == nil {
-		s.views[name] = &view{heard: map[network.PublicKey]ledger.Word{}, times: map[network.PublicKey]int{}}
+		s.views[name] = &view{heard: map[network.PublicKey]ledger.Word{}, times: map[network.PublicKey]int{},
+			quorum: int(s.file.Quorum()), signatures: map[uint32][]consensus.Signature{}}
 	}
 	return s.views[name]
 }
@@ -57,6 +65,63 @@ func (v *view) Hear(from network.PublicKey, w ledger.Word) {
 	v.times[from]++
 }
 
-func (v *view) Certify([]consensus.Signature) error { return nil }
+// milestone is the id of the one with this index, which all replicas derive.
+func milestone(index uint32) [32]byte {
+	return [32]byte(stardust.IDOf(fmt.Append(nil, "milestone ", index)))
+}
 
-func (v *view) Signatures(uint32, uint32, int) ([]consensus.Signature, error) { return nil, nil }
+// Certify keeps what is right of milestones that the word names.
+func (v *view) Certify(all []consensus.Signature) (err error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for i, s := range all {
+		if !ed25519.Verify(s.PublicKey[:], s.Milestone[:], s.Signature[:]) || s.Milestone != milestone(s.Index) {
+			if i == 0 {
+				err = fmt.Errorf("milestone %d: %w", s.Index, consensus.ErrBadSignature)
+			}
+			continue
+		}
+		known := slices.ContainsFunc(v.signatures[s.Index], func(o consensus.Signature) bool { return o.PublicKey == s.PublicKey })
+		if !known && s.Index <= v.word.Milestone {
+			v.signatures[s.Index] = append(v.signatures[s.Index], s)
+		}
+	}
+	v.count()
+	return err
+}
+
+// count brings the word up to the signatures. The caller holds mu.
+func (v *view) count() {
+	for v.word.Certified < v.word.Milestone && len(v.signatures[v.word.Certified+1]) >= v.quorum {
+		v.word.Certified++
+	}
+}
+
+func (v *view) Signatures(from, to uint32, most int) (all []consensus.Signature, _ error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for i := from; i <= min(to, v.word.Milestone); i++ {
+		if all = append(all, v.signatures[i]...); len(all) >= most {
+			return all[:most], nil
+		}
+	}
+	return all, nil
+}
+
+// derive makes the milestones up to last known and signed with the keys.
+func (v *view) derive(last uint32, keys ...ed25519.PrivateKey) (signed []consensus.Signature) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for v.word.Milestone < last {
+		v.word.Milestone++
+		i := v.word.Milestone
+		for _, key := range keys {
+			v.signatures[i] = append(v.signatures[i], consensus.SignMilestone(key, i, milestone(i)))
+		}
+		signed = append(signed, v.signatures[i]...)
+	}
+	v.count()
+	return signed
+}
+
+func (v *view) certified() uint32 { return v.Word().Certified }
