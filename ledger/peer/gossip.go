@@ -17,14 +17,36 @@ import (
 // to the walks of the others.
 const maxOutbox = 4 << 20
 
-// While blocks keep coming, some time passes between two frames, and between two
-// commits of what came in them: a frame and a commit cost as much as ten blocks
-// in them. A lone block goes, and is stored, at once.
+// A frame, and a commit of what came in frames, cost as much as ten blocks in
+// them, so what comes together is gathered before it goes. A block that is alone
+// goes at once, and one of a few waits shortly: what waits for a vote waits for
+// all of its hops. Only when many come does each of them wait longer.
 const (
-	gossipPause = 10 * time.Millisecond
-	commitPause = 10 * time.Millisecond
-	stillComing = 25 * time.Millisecond // between blocks that are not alone
+	gatherShort             = 2 * time.Millisecond
+	gatherLong              = 10 * time.Millisecond
+	promptRate, promptBurst = 50, 10 // short waits in a second, and together
 )
+
+// A pace says how long to gather what comes.
+type pace struct {
+	prompt bucket
+	last   time.Time // that something went
+}
+
+func newPace() pace { return pace{prompt: bucket{rate: promptRate, burst: promptBurst}} }
+
+// pause returns how long to wait before what has come now goes.
+func (p *pace) pause(now time.Time) (d time.Duration) {
+	switch {
+	case now.Sub(p.last) >= gatherLong:
+	case p.prompt.take(1, now):
+		d = gatherShort
+	default:
+		d = gatherLong
+	}
+	p.last = now.Add(d)
+	return d
+}
 
 // An outbox holds new blocks until they are sent.
 type outbox struct {
@@ -55,6 +77,13 @@ func (p *Peers) Announce(_ stardust.BlockID, raw []byte) {
 	signal(o.more)
 }
 
+// waits reports whether there is something to be sent.
+func (o *outbox) waits() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.raws) > 0
+}
+
 // take returns the body of the next frame; nil: there is none.
 func (o *outbox) take() (body []byte) {
 	o.mu.Lock()
@@ -76,28 +105,29 @@ func (o *outbox) take() (body []byte) {
 
 // send publishes what the outbox gets, until ctx ends.
 func (p *Peers) send(ctx context.Context) error {
-	for {
+	for pace := newPace(); ; {
 		select {
 		case <-p.outbox.more:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		for body := p.outbox.take(); body != nil; body = p.outbox.take() {
+		for p.outbox.waits() {
+			if !wait(ctx, pace.pause(time.Now())) {
+				return ctx.Err()
+			}
+			body := p.outbox.take()
 			frame := p.signer.seal(kindGossip, network.PublicKey{}, nil, body)
 			if err := p.conn.Publish(p.prefix+".block", frame); err != nil {
 				p.log.Debug("gossip not sent", "err", err)
 			}
 			p.counted.gossip.Add(1)
-			if !wait(ctx, gossipPause) { // the next block of a lone sender comes later than that
-				return ctx.Err()
-			}
 		}
 	}
 }
 
 // listen takes in gossip and frontiers, until ctx ends.
 func (p *Peers) listen(ctx context.Context, heard <-chan *nats.Msg) error {
-	for last := (time.Time{}); ; {
+	for pace := newPace(); ; {
 		var in []sent
 		select {
 		case msg := <-heard:
@@ -105,10 +135,9 @@ func (p *Peers) listen(ctx context.Context, heard <-chan *nats.Msg) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		if now := time.Now(); now.Sub(last) < stillComing && !wait(ctx, commitPause) {
+		if !wait(ctx, pace.pause(time.Now())) {
 			return ctx.Err()
 		}
-		last = time.Now()
 		for more := true; more && len(in) < maxBlocks; { // what waits is stored together
 			select {
 			case msg := <-heard:

@@ -224,6 +224,38 @@ func TestALagIsAskedAboutAfterASecondAndThenLessOften(t *testing.T) {
 	}
 }
 
+// Whoever waits for a vote waits for all of its hops; whoever sends many wants
+// few frames.
+func TestWhatComesAloneGoesAtOnce(t *testing.T) {
+	now := time.Now()
+	for _, tt := range []struct {
+		every, most time.Duration // between two; to be waited in all
+		n           int
+	}{
+		{25 * time.Millisecond, 0, 100},
+		{time.Millisecond, 4 * gatherShort, 5},
+		{time.Millisecond, 2 * time.Second, 1000},
+	} {
+		p, waited := newPace(), time.Duration(0)
+		next := now
+		frames := 0
+		for range tt.n {
+			if next = next.Add(tt.every); next.Before(p.last) {
+				continue // it is gathered
+			}
+			d := p.pause(next)
+			waited += d
+			frames++
+		}
+		if waited > tt.most {
+			t.Errorf("%d every %v waited for %v, want %v at most", tt.n, tt.every, waited, tt.most)
+		}
+		if most := 1 + int(tt.every*time.Duration(tt.n)/gatherLong) + promptBurst + promptRate; tt.n == 1000 && frames > most {
+			t.Errorf("%d every %v went as %d, want %d at most", tt.n, tt.every, frames, most)
+		}
+	}
+}
+
 func TestStandingGrowsAndShunningDoubles(t *testing.T) {
 	m := newMember(network.Gateway{Name: "m"})
 	now := m.judged
