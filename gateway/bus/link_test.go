@@ -220,10 +220,10 @@ func TestClientsMayWhatTheirKeyMay(t *testing.T) {
 	}
 
 	idA, idB := bus.ID(public(s.keys["a"])), bus.ID(public(s.keys["b"]))
-	for _, subject := range []string{prefix + ".block", prefix + ".peer." + idB, prefix + ".inbox." + idB + ".>", prefix + ".pow.hello", prefix + ".pow." + idB, ">"} {
+	for _, subject := range []string{prefix + ".block", prefix + ".cert", prefix + ".peer." + idB, prefix + ".inbox." + idB + ".>", prefix + ".pow.hello", prefix + ".pow." + idB, ">"} {
 		mayNot(t, w, "subscribe", subject)
 	}
-	for _, subject := range []string{prefix + ".block", prefix + ".peer." + idA, prefix + ".inbox." + idA + ".x", prefix + ".pow." + idA, prefix + ".pow." + idB} {
+	for _, subject := range []string{prefix + ".block", prefix + ".cert", prefix + ".peer." + idA, prefix + ".inbox." + idA + ".x", prefix + ".pow." + idA, prefix + ".pow." + idB} {
 		mayNot(t, w, "publish", subject)
 	}
 	for _, subject := range []string{prefix + ".peer." + idA, prefix + ".inbox." + idA + ".>", "other.block"} {

@@ -14,15 +14,15 @@ const (
 )
 
 // memberPermissions are those of a gateway: it hears its own requests and
-// replies only, and everybody's blocks and proof of work.
+// replies only, and everybody's blocks, signatures of milestones and proof of work.
 func memberPermissions(network string, key ed25519.PublicKey) *server.Permissions {
 	id := ID(key)
 	return &server.Permissions{
 		Publish: &server.SubjectPermission{Allow: []string{
-			network + ".block", network + ".peer.*", network + ".inbox.>", network + ".pow.>",
+			network + ".block", network + ".cert", network + ".peer.*", network + ".inbox.>", network + ".pow.>",
 		}},
 		Subscribe: &server.SubjectPermission{Allow: []string{
-			network + ".block", network + ".peer." + id, network + ".inbox." + id + ".>", network + ".pow.>",
+			network + ".block", network + ".cert", network + ".peer." + id, network + ".inbox." + id + ".>", network + ".pow.>",
 		}},
 	}
 }
