@@ -93,6 +93,7 @@ type Peers struct {
 
 	roster   atomic.Pointer[roster]
 	changing sync.Mutex // held while the roster is replaced
+	telling  sync.Mutex // orders frontiers
 
 	outbox      outbox
 	unpublished chan consensus.Signature // own ones; never closed

@@ -34,12 +34,11 @@ func (p *Peers) tell(ctx context.Context) error {
 		if !wait(ctx, pause) {
 			return ctx.Err()
 		}
-		own := p.frontier(p.agreed.Word())
-		if own.position != last {
-			last, grew = own.position, time.Now()
+		if position := p.replica.Position(); position != last {
+			last, grew = position, time.Now()
 		}
 		if all := p.others(); len(all) > 0 {
-			p.tellTo(all[rand.N(len(all))], own)
+			p.tellTo(all[rand.N(len(all))])
 		}
 	}
 }
@@ -62,9 +61,8 @@ func (p *Peers) call(ctx context.Context) error {
 			since = now
 		}
 		if news || word.Target != target || waits && (now.Sub(since) < callLong || now.Sub(last) >= tellIdle) {
-			own := p.frontier(word)
 			for _, m := range p.others() {
-				p.tellTo(m, own)
+				p.tellTo(m)
 			}
 			last, target = now, word.Target
 		}
@@ -83,32 +81,34 @@ func (p *Peers) call(ctx context.Context) error {
 // quorum, with itself, has spoken since its start, and while it is recovering
 // (consensus.md §7).
 func (p *Peers) waits(own ledger.Word) bool {
-	if own.Target != 0 || len(own.Highest) > 0 && !own.Answers {
-		return true
-	}
 	r := p.roster.Load()
-	return r.weigh((*member).hasSpoken) < r.needed
-}
-
-// frontier returns the own frontier, for nobody yet.
-func (p *Peers) frontier(own ledger.Word) frontier {
-	// The position is read first: a block that comes in between is among
-	// the tips, and not said to be known to who knows these tips.
-	f := frontier{
-		store: p.replica.StoreID(), position: p.replica.Position(),
-		restoring: p.restoring.Load(), waiting: p.waits(own), word: own,
-	}
-	f.tips, f.all = p.replica.AllTips(maxTips)
-	return f
+	recovering := own.Target != 0 || len(own.Highest) > 0 && !own.Answers
+	return r.isMember && (recovering || r.weigh((*member).hasSpoken) < r.needed)
 }
 
 // tellTo sends the own frontier to a member.
-func (p *Peers) tellTo(m *member, own frontier) {
-	own.hears = m.lastSession()
+func (p *Peers) tellTo(m *member) {
+	p.telling.Lock() // frames of a class come in the order in which they were made
+	defer p.telling.Unlock()
+	own := p.frontier(m.lastSession())
 	frame := p.signer.seal(kindFrontier, m.PublicKey, nil, own.append(nil))
 	if err := p.conn.Publish(p.prefix+".peer."+m.PublicKey.SubjectID(), frame); err != nil {
 		p.log.Debug("frontier not sent", "peer", m.Name, "err", err)
 	}
+}
+
+// frontier returns what this gateway has and knows, for a member with this
+// session. The caller got that before, so that the word is later than its start.
+func (p *Peers) frontier(session uint64) frontier {
+	// The position is read first: a block that comes in between is among
+	// the tips, and not said to be known to who knows these tips.
+	f := frontier{
+		store: p.replica.StoreID(), position: p.replica.Position(),
+		restoring: p.restoring.Load(), hears: session, word: p.agreed.Word(),
+	}
+	f.waiting = p.waits(f.word)
+	f.tips, f.all = p.replica.AllTips(maxTips)
+	return f
 }
 
 // learn takes in a member's frontier. The error is the replica's.
@@ -136,7 +136,7 @@ func (p *Peers) learn(m *member, frame frame) error {
 	}
 	m.mu.Unlock()
 	if answer {
-		p.tellTo(m, p.frontier(p.agreed.Word()))
+		p.tellTo(m)
 	}
 	if speaks {
 		p.agreed.Hear(m.PublicKey, f.word)
