@@ -362,17 +362,46 @@ func TestAMissingParentIsFetched(t *testing.T) {
 				asked.Store(true)
 				return handsOut
 			})
+			r.publish(r.Frame(peer.Gossip, nil, "", peer.BlocksBody(child)))
+			eventually(t, "the sender is asked", asked.Load)
 			if len(handsOut) == 0 {
 				if _, err := b.Receive(t.Context(), []ledger.Incoming{{From: "test", Raw: parent}}); err != nil {
 					t.Fatal(err)
 				}
 			}
-			r.publish(r.Frame(peer.Gossip, nil, "", peer.BlocksBody(child)))
 			equal(t, 2, a, b)
-			if !asked.Load() {
-				t.Error("the sender was not asked")
-			}
 		})
+	}
+}
+
+// A member that names parents and does not answer for them delays no parents of
+// others.
+func TestASilentMemberHoldsUpNobody(t *testing.T) {
+	s := newSite(t, "a", "q", "r")
+	a, q, r := s.fresh("a"), s.rogue("q"), s.rogue("r")
+	parentID, parent := block(t, "parent", stardust.GenesisID)
+	childID, child := block(t, "child", parentID)
+	var silent atomic.Int64
+	r.answer(func(request []byte) []byte {
+		if peer.KindOf(request) == peer.Blocks {
+			silent.Add(1)
+		}
+		return nil
+	})
+	q.answer(func(request []byte) []byte {
+		if peer.KindOf(request) == peer.Blocks && bytes.Contains(request, parentID[:]) {
+			return peer.BlocksBody(parent)
+		}
+		return nil
+	})
+	_, orphan := block(t, "orphan", stardust.IDOf([]byte("nobody has it")))
+	r.publish(r.Frame(peer.Gossip, nil, "", peer.BlocksBody(orphan)))
+	eventually(t, "r is asked", func() bool { return silent.Load() > 0 })
+	q.publish(q.Frame(peer.Gossip, nil, "", peer.BlocksBody(child)))
+	began := time.Now()
+	eventually(t, "the child is stored", func() bool { ok, _ := a.Has(childID); return ok })
+	if took := time.Since(began); took > 2*time.Second {
+		t.Errorf("it took %v", took)
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
 )
 
@@ -24,7 +26,8 @@ const (
 type wants struct {
 	mu   sync.Mutex // guards what follows
 	all  map[stardust.BlockID]*want
-	from map[*member]int // number of all
+	from map[*member]int  // number of all
+	busy map[*member]bool // with a request
 
 	more chan struct{} // capacity 1: something was added
 }
@@ -36,7 +39,8 @@ type want struct {
 }
 
 func (w *wants) init() {
-	w.all, w.from, w.more = map[stardust.BlockID]*want{}, map[*member]int{}, make(chan struct{}, 1)
+	w.all, w.from, w.busy = map[stardust.BlockID]*want{}, map[*member]int{}, map[*member]bool{}
+	w.more = make(chan struct{}, 1)
 }
 
 func (w *wants) add(m *member, ids []stardust.BlockID, now time.Time) {
@@ -71,10 +75,10 @@ func (w *wants) drop(id stardust.BlockID, x *want) {
 	}
 }
 
-// due returns the wants to be asked for now, by whom to ask, and when the next
-// ones are; zero: there are none. What was asked for too often is given up, and
-// what there is nobody to ask for. The argument again of who says that the member
-// was asked before.
+// due returns the wants to be asked for now, by whom to ask, each of whom is busy
+// then until it has answered, and when the next ones are; zero: there are none.
+// What was asked for too often is given up, and what there is nobody to ask for.
+// The argument again of who says that the member was asked before.
 func (w *wants) due(now time.Time, who func(m *member, again bool) *member) (ask map[*member][]stardust.BlockID, next time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -95,8 +99,8 @@ func (w *wants) due(now time.Time, who func(m *member, again bool) *member) (ask
 			w.drop(id, x)
 			continue
 		}
-		if len(ask[m]) == maxAsked {
-			continue // next time, which is now
+		if w.busy[m] || len(ask[m]) == maxAsked {
+			continue // when it has answered
 		}
 		ask[m] = append(ask[m], id)
 		x.next = now.Add(wantAgain << x.asked)
@@ -105,38 +109,59 @@ func (w *wants) due(now time.Time, who func(m *member, again bool) *member) (ask
 			next = x.next
 		}
 	}
+	for m := range ask {
+		w.busy[m] = true
+	}
 	return ask, next
 }
 
-// fetch asks for missing parents until ctx ends.
+// answered notes that a member may get the next request.
+func (w *wants) answered(m *member) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.busy, m)
+	signal(w.more)
+}
+
+// fetch asks for missing parents until ctx ends. A member that does not answer
+// holds up nobody else: each has one request at a time.
 func (p *Peers) fetch(ctx context.Context) error {
-	timer := time.NewTimer(time.Hour)
-	defer timer.Stop()
-	for {
-		select {
-		case <-p.wants.more:
-			if !wait(ctx, wantSoon) {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		timer := time.NewTimer(time.Hour)
+		defer timer.Stop()
+		for {
+			select {
+			case <-p.wants.more:
+				if !wait(ctx, wantSoon) {
+					return ctx.Err()
+				}
+			case <-timer.C:
+			case <-ctx.Done():
 				return ctx.Err()
 			}
-		case <-timer.C:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-		if err := p.forgetKnown(); err != nil {
-			return err
-		}
-		ask, next := p.wants.due(time.Now(), p.whoHas)
-		for m, ids := range ask {
-			if err := p.fetchFrom(ctx, m, ids); err != nil {
-				if err := p.gaveUp(ctx, m, err); err != nil {
-					return err
-				}
+			if err := p.forgetKnown(); err != nil {
+				return err
+			}
+			ask, next := p.wants.due(time.Now(), p.whoHas)
+			for m, ids := range ask {
+				g.Go(func() error { return p.fetchWants(ctx, m, ids) })
+			}
+			if !next.IsZero() {
+				timer.Reset(time.Until(next))
 			}
 		}
-		if !next.IsZero() {
-			timer.Reset(time.Until(next))
-		}
+	})
+	return g.Wait()
+}
+
+// fetchWants asks m for missing parents. The error is the replica's.
+func (p *Peers) fetchWants(ctx context.Context, m *member, ids []stardust.BlockID) error {
+	defer p.wants.answered(m)
+	if err := p.fetchFrom(ctx, m, ids); err != nil {
+		return p.gaveUp(ctx, m, err)
 	}
+	return nil
 }
 
 // forgetKnown takes out of the wants what has come meanwhile.
