@@ -56,6 +56,9 @@ type Ledger interface {
 	// Ready returns nil if a block can be stored now, or why not.
 	Ready() error
 	Stats() ledger.Stats
+	// Progress returns how far the gateways agree on a block; the error wraps
+	// ledger.ErrNotFound if it is not known.
+	Progress(id stardust.BlockID) (ledger.Progress, error)
 }
 
 // A Farm searches nonces. *powfarm.Farm is one.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -117,7 +118,7 @@ func (e encoder) write(items []readingJSON, first bool) error {
 
 // csvHeader names the columns of [readingJSON.row].
 func csvHeader() []string {
-	return []string{"id", "device", "name", "value", "unit", "time", "received", "clock", "source", "state", "blockId", "error"}
+	return []string{"id", "device", "name", "value", "unit", "time", "received", "clock", "source", "state", "blockId", "error", "milestone"}
 }
 
 // row returns a reading as a line of CSV. Spreadsheets run text that begins
@@ -133,9 +134,13 @@ func (r *readingJSON) row() []string {
 	if r.BlockID != nil {
 		block = r.BlockID.String()
 	}
+	milestone := ""
+	if r.Milestone != 0 {
+		milestone = strconv.FormatUint(uint64(r.Milestone), 10)
+	}
 	return []string{
 		r.ID, plainCell(r.Device), plainCell(r.Name), value, plainCell(r.Unit),
-		r.Time, r.Received, r.Clock, r.Source, r.State, block, plainCell(r.Error),
+		r.Time, r.Received, r.Clock, r.Source, r.State, block, plainCell(r.Error), milestone,
 	}
 }
 

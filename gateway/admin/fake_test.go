@@ -121,6 +121,18 @@ type fakeLedger struct {
 	walk    time.Duration
 	grow    bool // a block comes during each walk
 	err     error
+
+	progress map[stardust.BlockID]ledger.Progress
+	lookups  int // calls of Progress
+}
+
+func (l *fakeLedger) Progress(id stardust.BlockID) (ledger.Progress, error) {
+	l.lookups++
+	p, ok := l.progress[id]
+	if !ok && l.err == nil {
+		return p, fmt.Errorf("%w: %v", ledger.ErrNotFound, id)
+	}
+	return p, l.err
 }
 
 func (l *fakeLedger) Tagged(tag []byte, limit int, cursor string) ([]stardust.BlockID, string, error) {

@@ -9,7 +9,6 @@ import (
 	"github.com/hedgerow-iot/hedgerow/batching"
 	"github.com/hedgerow-iot/hedgerow/batching/archive"
 	"github.com/hedgerow-iot/hedgerow/batching/journal"
-	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
 )
 
 // An Archive holds the batches of every gateway. *archive.Archive is one.
@@ -66,15 +65,12 @@ func likeness(a, b string) (n int) {
 	return n
 }
 
-// showForeign is show for a reading of another gateway. That it stands in a
-// block is all that is known of its way, and over which protocol it came is not.
-func showForeign(it *archive.Item) readingJSON {
+// showForeign is show for a reading of another gateway. Over which protocol it
+// came is not known.
+func (h *Handler) showForeign(it *archive.Item, on standings) (readingJSON, error) {
 	out := newReadingJSON(it.Gateway, &it.Reading)
-	out.position, out.State = it.Position, string(batching.Attached)
-	if it.Block != stardust.GenesisID {
-		out.BlockID = &it.Block
-	}
-	return out
+	out.position = it.Position
+	return out, h.stand(&out, it.Block, on)
 }
 
 // A horizon is where a stream of readings ends: what comes in meanwhile is not
@@ -145,9 +141,9 @@ func (h *Handler) own(s *selection, cursor string, limit int) (*feed, error) {
 	if err != nil {
 		return nil, err
 	}
-	src := &feed{cursor: cursor, next: next, items: make([]readingJSON, len(rs))}
+	src, on := &feed{cursor: cursor, next: next, items: make([]readingJSON, len(rs))}, standings{}
 	for i := range rs {
-		if src.items[i], err = h.show(&rs[i]); err != nil {
+		if src.items[i], err = h.show(&rs[i], on); err != nil {
 			return nil, err
 		}
 	}
@@ -162,7 +158,7 @@ func (h *Handler) own(s *selection, cursor string, limit int) (*feed, error) {
 
 // others reads the readings of other gateways.
 func (h *Handler) others(s *selection, cursor string, limit int) (*feed, error) {
-	if s.state != "" && s.state != string(batching.Attached) {
+	if s.state == string(batching.Stored) || s.state == string(batching.Batched) {
 		return &feed{}, nil
 	}
 	q := archive.Query{
@@ -173,9 +169,11 @@ func (h *Handler) others(s *selection, cursor string, limit int) (*feed, error) 
 	if err != nil {
 		return nil, err
 	}
-	src := &feed{cursor: cursor, next: next, items: make([]readingJSON, len(items))}
+	src, on := &feed{cursor: cursor, next: next, items: make([]readingJSON, len(items))}, standings{}
 	for i := range items {
-		src.items[i] = showForeign(&items[i])
+		if src.items[i], err = h.showForeign(&items[i], on); err != nil {
+			return nil, err
+		}
 	}
 	src.cut = func(n int) (string, error) { return q.Behind(items[n-1]), nil }
 	src.end(s.end)

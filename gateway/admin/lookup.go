@@ -41,7 +41,7 @@ func (h *Handler) byID(gateway string, seq uint64) (readingJSON, error) {
 		if err != nil {
 			return readingJSON{}, err
 		}
-		return h.show(&rd)
+		return h.show(&rd, standings{})
 	}
 	if err := h.checkGateway(gateway); err != nil {
 		return readingJSON{}, err
@@ -50,7 +50,7 @@ func (h *Handler) byID(gateway string, seq uint64) (readingJSON, error) {
 	if err != nil {
 		return readingJSON{}, err
 	}
-	return showForeign(&it), nil
+	return h.showForeign(&it, standings{})
 }
 
 // latest answers the last value per device and name.
@@ -112,21 +112,32 @@ func (h *Handler) latestPage(gateway, device, cursor string, limit int) (items [
 
 func (h *Handler) ownLatest(device, after string, limit int) (items []readingJSON, next string, err error) {
 	rs, next, err := h.src.Journal.Latest(device, after, limit)
+	if err != nil {
+		return nil, "", err
+	}
 	items = make([]readingJSON, len(rs))
+	on := standings{}
 	for i := range rs {
-		if items[i], err = h.show(&rs[i]); err != nil {
+		if items[i], err = h.show(&rs[i], on); err != nil {
 			return nil, "", err
 		}
 	}
-	return items, next, err
+	return items, next, nil
 }
 
 func (h *Handler) othersLatest(gateway, device, after string, limit int) (items []readingJSON, next string, err error) {
 	its, next, err := h.src.Archive.Latest(gateway, h.cfg.Name, device, after, limit)
-	for i := range its {
-		items = append(items, showForeign(&its[i]))
+	if err != nil {
+		return nil, "", err
 	}
-	return items, next, err
+	items = make([]readingJSON, len(its))
+	on := standings{}
+	for i := range its {
+		if items[i], err = h.showForeign(&its[i], on); err != nil {
+			return nil, "", err
+		}
+	}
+	return items, next, nil
 }
 
 // blocks answers the ids of the blocks that carry a tag.

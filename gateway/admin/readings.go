@@ -45,11 +45,13 @@ type readingJSON struct {
 	Source   string            `json:"source,omitempty"` // not known of other gateways' readings
 	State    string            `json:"state"`
 	BlockID  *stardust.BlockID `json:"blockId,omitempty"`
-	Error    string            `json:"error,omitempty"` // why Value is the raw payload
+	// Milestone is the index of the one that orders the block: from confirmed on.
+	Milestone uint32 `json:"milestone,omitempty"`
+	Error     string `json:"error,omitempty"` // why Value is the raw payload
 }
 
 // show adds to r what the Tangle knows of it.
-func (h *Handler) show(r *reading.Reading) (readingJSON, error) {
+func (h *Handler) show(r *reading.Reading, on standings) (readingJSON, error) {
 	state, block, err := h.src.Stage.State(r.Seq)
 	if errors.Is(err, batching.ErrNotFound) {
 		// The stage hears of a reading a moment after the journal has it.
@@ -60,10 +62,10 @@ func (h *Handler) show(r *reading.Reading) (readingJSON, error) {
 	}
 	out := newReadingJSON(h.cfg.Name, r)
 	out.Source, out.State = r.Source.String(), string(state)
-	if block != stardust.GenesisID {
-		out.BlockID = &block
+	if block == stardust.GenesisID {
+		return out, nil
 	}
-	return out, nil
+	return out, h.stand(&out, block, on)
 }
 
 // newReadingJSON returns what a reading itself says.
@@ -96,7 +98,7 @@ type selection struct {
 
 func (h *Handler) parseSelection(raw string) (selection, error) {
 	q := parseQuery(raw, "gateway", "device", "name", "from", "to", "state", "limit", "cursor", "format")
-	s := selection{state: q.word("state", states...), format: q.word("format", "json", "ndjson", "csv")}
+	s := selection{state: q.word("state", states()...), format: q.word("format", "json", "ndjson", "csv")}
 	s.Device, s.Name, s.From, s.To = q.device(), q.name(), q.time("from"), q.time("to")
 	s.Cursor = q.cursor()
 	if s.From != 0 && s.To != 0 && s.To <= s.From {
@@ -128,9 +130,6 @@ func (h *Handler) gateway(q *query) string {
 	}
 	return name
 }
-
-// states are the words of a reading's way (contract.md §5).
-var states = []string{"stored", "batched", "attached", "approved", "confirmed", "certified"}
 
 // readings answers a page of readings as JSON, or the whole range as a stream.
 func (h *Handler) readings(w http.ResponseWriter, r *http.Request) {

@@ -250,7 +250,7 @@ func TestStreamsHoldTheWholeRange(t *testing.T) {
 		if err != nil || csvErr != nil || len(rows) != want+1 || strings.Join(rows[0], " ") != strings.Join(csvHeader(), " ") {
 			t.Errorf("csv %q has %d rows, %v, %v; want %d and a header", query, len(rows), err, csvErr, want)
 		}
-		if !strings.Contains(body, "error\r\n") || !strings.HasPrefix(r.Header.Get("Content-Type"), "text/csv") {
+		if !strings.Contains(body, "error,milestone\r\n") || !strings.HasPrefix(r.Header.Get("Content-Type"), "text/csv") {
 			t.Errorf("csv %q: header of %q", query, r.Header.Get("Content-Type"))
 		}
 	}

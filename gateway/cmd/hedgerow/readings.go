@@ -29,7 +29,7 @@ type selection struct {
 	Name    string `help:"Only with this name."`
 	From    string `placeholder:"TIME" help:"Received at or after: RFC 3339, a date, or a duration ago such as 2h or 30d."`
 	To      string `placeholder:"TIME" help:"Received before."`
-	State   string `enum:",stored,batched,attached" default:"" help:"Only in this state: stored, batched or attached."`
+	State   string `enum:",stored,batched,attached,approved,confirmed,certified" default:"" help:"Only in this state: stored, batched, attached, approved, confirmed or certified."`
 }
 
 func (s *selection) query() (url.Values, error) {
@@ -59,15 +59,16 @@ func (s *selection) query() (url.Values, error) {
 
 // A readingItem is a reading as the admin API shows it.
 type readingItem struct {
-	ID       string          `json:"id"`
-	Device   string          `json:"device"`
-	Name     string          `json:"name"`
-	Value    json.RawMessage `json:"value"`
-	Unit     string          `json:"unit"`
-	Received time.Time       `json:"received"`
-	State    string          `json:"state"`
-	BlockID  string          `json:"blockId"`
-	Error    string          `json:"error"`
+	ID        string          `json:"id"`
+	Device    string          `json:"device"`
+	Name      string          `json:"name"`
+	Value     json.RawMessage `json:"value"`
+	Unit      string          `json:"unit"`
+	Received  time.Time       `json:"received"`
+	State     string          `json:"state"`
+	BlockID   string          `json:"blockId"`
+	Milestone uint32          `json:"milestone"` // 0: none
+	Error     string          `json:"error"`
 }
 
 const readingsPath = "/api/hedgerow/v1/readings"
@@ -121,7 +122,7 @@ func (c *listCmd) Run(e *env) error {
 func writeTable(w io.Writer, r io.Reader) (n int, err error) {
 	dec := json.NewDecoder(bufio.NewReaderSize(r, 64<<10))
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(tw, "RECEIVED\tID\tDEVICE\tNAME\tVALUE\tUNIT\tSTATE\tBLOCK")
+	fmt.Fprintln(tw, "RECEIVED\tID\tDEVICE\tNAME\tVALUE\tUNIT\tSTATE\tBLOCK\tMILESTONE")
 	for {
 		var it readingItem
 		if err := dec.Decode(&it); err == io.EOF {
@@ -133,8 +134,12 @@ func writeTable(w io.Writer, r io.Reader) (n int, err error) {
 		if it.Error != "" {
 			value += " (undecodable)"
 		}
-		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", it.Received.Local().Format("2006-01-02 15:04:05.000"),
-			it.ID, plain(it.Device), plain(it.Name), value, plain(it.Unit), it.State, shortID(it.BlockID))
+		milestone := ""
+		if it.Milestone != 0 {
+			milestone = strconv.FormatUint(uint64(it.Milestone), 10)
+		}
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", it.Received.Local().Format("2006-01-02 15:04:05.000"),
+			it.ID, plain(it.Device), plain(it.Name), value, plain(it.Unit), it.State, shortID(it.BlockID), milestone)
 		if n++; n%500 == 0 {
 			if err := tw.Flush(); err != nil {
 				return n, err
