@@ -29,7 +29,7 @@ func (s *Stage) attachAll(ctx context.Context, end func(), batches <-chan *batch
 		if ctx.Err() != nil {
 			return nil
 		}
-		err := s.attach(ctx, b)
+		id, err := s.attach(ctx, b)
 		if err != nil && ctx.Err() == nil && !s.stopped(err) && s.resolve(b, err) {
 			<-s.seal.slots
 			continue
@@ -44,6 +44,7 @@ func (s *Stage) attachAll(ctx context.Context, end func(), batches <-chan *batch
 			return fmt.Errorf("attach batch %d-%d: %w", b.first(), b.last(), err)
 		}
 		s.flight.landed(b)
+		s.cfg.Attached(b.runs, id)
 		s.count.attached.Add(uint64(b.count))
 		s.count.attach.observe(time.Since(b.sealed).Seconds())
 		<-s.seal.slots
@@ -51,31 +52,35 @@ func (s *Stage) attachAll(ctx context.Context, end func(), batches <-chan *batch
 	return nil
 }
 
-// attach makes the block of a batch and hands it to the ledger.
-func (s *Stage) attach(ctx context.Context, b *batch) error {
+// attach makes the block of a batch, hands it to the ledger and returns its id.
+func (s *Stage) attach(ctx context.Context, b *batch) (id stardust.BlockID, err error) {
 	var block *stardust.Block
-	err := s.retry(ctx, "proof of work", func() (err error) {
+	err = s.retry(ctx, "proof of work", func() (err error) {
 		block, err = s.prove(ctx, b)
 		return err
 	})
 	if err != nil {
-		return err
+		return id, err
 	}
 	tried := false
-	return s.retry(ctx, "attachment", func() error {
+	err = s.retry(ctx, "attachment", func() error {
 		if tried { // the ledger may have come further than its answer said
 			if marked, err := s.marked(b); err != nil || marked.count() == uint64(b.count) {
+				if err == nil {
+					id, _, err = s.ledger.Marked(b.first())
+				}
 				return err
 			}
 		}
 		tried = true
-		id, err := s.ledger.Attach(ctx, block, b.runs)
+		id, err = s.ledger.Attach(ctx, block, b.runs)
 		if err != nil {
 			return err
 		}
 		s.log.Debug("batch attached", "first", b.first(), "last", b.last(), "readings", b.count, "block", id)
 		return nil
 	})
+	return id, err
 }
 
 // marked returns those of the batch's numbers that stand in a block.

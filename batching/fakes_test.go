@@ -146,6 +146,7 @@ type memLedger struct {
 	seen   map[string]int // texts of values, for exactly-once
 	made   []byte         // incarnations of the batches
 	busy   int            // so many answers are ErrBusy
+	lost   int            // so many answers are ErrBusy although the block is attached
 	fail   error          // of every Attach
 }
 
@@ -204,6 +205,10 @@ func (l *memLedger) Attach(_ context.Context, b *stardust.Block, runs [][2]uint6
 	l.blocks = append(l.blocks, b)
 	l.sizes = append(l.sizes, b.Size())
 	l.made = append(l.made, batch.Incarnation[0])
+	if l.lost > 0 {
+		l.lost--
+		return stardust.BlockID{}, fmt.Errorf("ledger: %w", ErrBusy)
+	}
 	return id, nil
 }
 

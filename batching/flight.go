@@ -1,6 +1,7 @@
 package batching
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"sync"
@@ -46,22 +47,46 @@ func (b *batch) holds(seq uint64) bool {
 // flight knows where every sequence number stands without knowing each: what
 // lies between is derived.
 type flight struct {
-	mu     sync.Mutex // guards the fields below
-	next   uint64     // the first number that is not stored yet
-	done   runset     // attached numbers, and those that no reading has
-	flying []*batch   // sealed and not attached
+	mu     sync.Mutex    // guards the fields below
+	next   uint64        // the first number that is not stored yet
+	done   runset        // attached numbers, and those that no reading has
+	flying []*batch      // sealed and not attached
+	grown  chan struct{} // closed when next grows; nil: nobody waits for that
 }
 
 func (f *flight) reset(done runset, next uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.done, f.next = done, max(f.next, next) // intake may be ahead already
+	f.done = done
+	f.reach(next) // intake may be ahead already
 }
 
 func (f *flight) stored(next uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.next = max(f.next, next)
+	f.reach(next)
+}
+
+// reach notes what the next number is. The caller holds mu.
+func (f *flight) reach(next uint64) {
+	if next <= f.next {
+		return
+	}
+	f.next = next
+	if f.grown != nil {
+		close(f.grown)
+		f.grown = nil
+	}
+}
+
+// more returns the next number, and what is closed when it grows.
+func (f *flight) more() (next uint64, grown <-chan struct{}) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.grown == nil {
+		f.grown = make(chan struct{})
+	}
+	return f.next, f.grown
 }
 
 func (f *flight) end() uint64 {
@@ -132,6 +157,22 @@ func (f *flight) find(seq uint64) (stored, batched bool) {
 		}
 	}
 	return seq > 0 && seq < f.next, false
+}
+
+// WaitStored returns the number that the next reading will get once that is
+// above before: every lower one is durable. The error is that of ctx.
+func (s *Stage) WaitStored(ctx context.Context, before uint64) (next uint64, err error) {
+	for {
+		next, grown := s.flight.more()
+		if next > before {
+			return next, nil
+		}
+		select {
+		case <-grown:
+		case <-ctx.Done():
+			return before, context.Cause(ctx)
+		}
+	}
 }
 
 // State returns how far the reading with this number has come, and the id of

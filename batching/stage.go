@@ -63,6 +63,12 @@ type Config struct {
 	// process. Nil: there is nothing to learn.
 	Restore func(ctx context.Context) (above uint64, err error)
 
+	// Attached is told of every batch once its block is durable: the runs of its
+	// numbers, which must not be changed, and the block. The next batch waits
+	// until it returns. It is not told of readings that another start, or another
+	// gateway, had attached. Nil: nobody is told.
+	Attached func(runs [][2]uint64, block stardust.BlockID)
+
 	// Transient tells whether an error of the prover or the ledger passes by
 	// itself, so that the same is tried again; Stopped whether it only says
 	// that the other stage is stopping. Errors that wrap ErrBusy or ErrClosed
@@ -106,6 +112,9 @@ func New(cfg Config, journal Journal, prover Prover, ledger Ledger) (*Stage, err
 	}
 	if cfg.Clock == nil {
 		cfg.Clock = systemClock
+	}
+	if cfg.Attached == nil {
+		cfg.Attached = func([][2]uint64, stardust.BlockID) {}
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
