@@ -128,7 +128,8 @@ func (s *stages) handler(g *Gateway) (http.Handler, error) {
 	if s.pool != nil {
 		src.Remote = s.pool
 	}
-	adm, err := admin.New(admin.Config{
+	var err error
+	s.admin, err = admin.New(admin.Config{
 		Name: cfg.Name, Version: version, Token: g.home.token, Network: g.home.network,
 		Settings:  func() any { return settings(cfg) },
 		Listeners: func() []admin.Listener { return adminListeners(g.sockets.named) },
@@ -144,11 +145,11 @@ func (s *stages) handler(g *Gateway) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	core := tangle.forToken(adm, cfg.API.Public)
+	core := tangle.forToken(s.admin, cfg.API.Public)
 	mux := http.NewServeMux()
-	mux.Handle("/api/hedgerow/", adm)
-	mux.Handle("/metrics", adm)
-	mux.Handle("/ready", adm)
+	mux.Handle("/api/hedgerow/", s.admin)
+	mux.Handle("/metrics", s.admin)
+	mux.Handle("/ready", s.admin)
 	mux.Handle("/health", tangle.guests) // tells one bit, to load balancers without token
 	mux.Handle("/", core)
 	return mux, nil

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -145,6 +146,11 @@ func (r resting) State(seq uint64) (batching.State, stardust.BlockID, error) {
 }
 
 func (r resting) Stats() batching.Stats { return batching.Stats{} }
+
+func (r resting) WaitStored(ctx context.Context, before uint64) (uint64, error) {
+	<-ctx.Done()
+	return before, context.Cause(ctx)
+}
 
 func (r resting) Ready() error { return errors.New("the gateway does not run") }
 

@@ -10,9 +10,11 @@ import (
 	"github.com/hedgerow-iot/hedgerow/batching/archive"
 	"github.com/hedgerow-iot/hedgerow/batching/journal"
 	"github.com/hedgerow-iot/hedgerow/batching/reading"
+	"github.com/hedgerow-iot/hedgerow/gateway/admin"
 	"github.com/hedgerow-iot/hedgerow/gateway/bus"
 	"github.com/hedgerow-iot/hedgerow/ledger"
 	"github.com/hedgerow-iot/hedgerow/ledger/peer"
+	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
 	"github.com/hedgerow-iot/hedgerow/powfarm"
 	"github.com/hedgerow-iot/hedgerow/powfarm/remote"
 	"github.com/hedgerow-iot/hedgerow/protocols"
@@ -36,6 +38,7 @@ type stages struct {
 	mqttIntake, coapIntake *protocols.Intake
 	mqtt                   *mqtt.Broker
 	coap                   *coap.Server
+	admin                  *admin.Handler
 	http                   *httpServer
 }
 
@@ -65,6 +68,7 @@ func newStages(g *Gateway) (s *stages, err error) {
 		Linger: linger(cfg.Journal.Linger), MaxAge: duration(cfg.Batching.MaxAge),
 		TipRefresh: duration(cfg.Powfarm.TipRefresh), MaxReadings: cfg.Batching.MaxReadings,
 		Target: int(cfg.Batching.Target), Clock: newClock(), Restore: restore,
+		Attached:  func(runs [][2]uint64, block stardust.BlockID) { s.admin.Attached(runs, block) },
 		Transient: transient, Stopped: stopped, Log: log.With("stage", "batching"),
 	}, s.journal, s.prover(powfarm.Telemetry), s.ledger)
 	if err != nil {
@@ -175,9 +179,9 @@ func (s *stages) fronts(g *Gateway) error {
 	return nil
 }
 
-// servers are the stages that take things in.
+// servers are the stages that take things in, and what answers about them.
 func (s *stages) servers() []server {
-	all := []server{{"http", s.http.run}, {"mqtt", s.mqtt.Run}}
+	all := []server{{"http", s.http.run}, {"admin", s.admin.Run}, {"mqtt", s.mqtt.Run}}
 	if s.coap != nil {
 		all = append(all, server{"coap", s.coap.Run})
 	}

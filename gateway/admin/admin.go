@@ -2,7 +2,8 @@
 // readings, blocks and configuration under /api/hedgerow/v1, metrics for
 // Prometheus and whether it is ready (contract.md §5).
 //
-// It reads what the stages offer and changes nothing. It holds no store, no
+// It reads what the stages offer and changes nothing. While [Handler.Run] runs
+// it follows them, too, for counts and events. It holds no store, no
 // socket and no configuration file; the HTTP server around it is gateway's,
 // and the Tangle's own routes are ledger/api's.
 //
@@ -27,6 +28,7 @@ import (
 	"github.com/hedgerow-iot/hedgerow/batching/reading"
 	"github.com/hedgerow-iot/hedgerow/gateway/bus"
 	"github.com/hedgerow-iot/hedgerow/ledger"
+	"github.com/hedgerow-iot/hedgerow/ledger/consensus"
 	"github.com/hedgerow-iot/hedgerow/ledger/network"
 	"github.com/hedgerow-iot/hedgerow/ledger/peer"
 	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
@@ -39,6 +41,8 @@ type Journal interface {
 	Get(seq uint64) (reading.Reading, error)
 	Latest(device, after string, limit int) (rs []reading.Reading, next string, err error)
 	History(q journal.Query) (rs []reading.Reading, next string, err error)
+	// Read returns up to limit readings in order, from number from on.
+	Read(from uint64, limit int) ([]reading.Reading, error)
 	Stats() journal.Stats
 }
 
@@ -47,18 +51,51 @@ type Stage interface {
 	State(seq uint64) (batching.State, stardust.BlockID, error)
 	Stats() batching.Stats
 	Ready() error
+	// WaitStored returns the number that the next reading will get once that is
+	// above before, or the error of ctx.
+	WaitStored(ctx context.Context, before uint64) (next uint64, err error)
 }
 
 // A Ledger holds the replica. *ledger.Ledger is one.
 type Ledger interface {
+	Replica
+	Agreement
+}
+
+// A Replica has the blocks, and says in which the readings of this gateway
+// stand.
+type Replica interface {
 	Tagged(tag []byte, limit int, cursor string) (ids []stardust.BlockID, next string, err error)
 	Digest() ([32]byte, error)
 	// Ready returns nil if a block can be stored now, or why not.
 	Ready() error
 	Stats() ledger.Stats
-	// Progress returns how far the gateways agree on a block; the error wraps
-	// ledger.ErrNotFound if it is not known.
+	// MarksFrom yields the marks in ascending order of numbers, beginning with
+	// the one that contains from or the first above it, until yield returns
+	// false; yield may call the other methods.
+	MarksFrom(from uint64, yield func(run [2]uint64, block stardust.BlockID) bool) error
+	// Position is that of the last block, Wait returns once there is one after a
+	// position, and Blocks yields those after it.
+	Position() uint64
+	Wait(ctx context.Context, after uint64) error
+	Blocks(after uint64, yield func(position uint64, id stardust.BlockID, raw []byte, attached time.Time) bool) error
+}
+
+// An Agreement is what the gateways agree on. Errors about what is not known
+// wrap ledger.ErrNotFound.
+type Agreement interface {
+	// Progress returns how far they agree on a block.
 	Progress(id stardust.BlockID) (ledger.Progress, error)
+	// Agreed returns how far they agree, and WaitAgreed that once it is more
+	// than before, or the error of ctx.
+	Agreed() ledger.Agreed
+	WaitAgreed(ctx context.Context, before ledger.Agreed) (ledger.Agreed, error)
+	// WaitApproved returns blocks that were approved after a position, which
+	// counts approvals, and the position to go on from; some may be left out.
+	WaitApproved(ctx context.Context, after uint64) (ids []stardust.BlockID, position uint64, err error)
+	Milestone(index uint32) (ledger.Milestone, error)
+	// Ordered returns the blocks that a milestone orders.
+	Ordered(index uint32) ([]consensus.Entry, error)
 }
 
 // A Farm searches nonces. *powfarm.Farm is one.
@@ -92,7 +129,7 @@ var (
 	_ Remote  = (*remote.Pool)(nil)
 )
 
-// Sources are the stages that are asked; all but the last three are required.
+// Sources are the stages that are asked; Journal to Bus are required.
 // Their methods are called concurrently.
 type Sources struct {
 	Journal Journal
@@ -108,6 +145,20 @@ type Sources struct {
 	// CheckJournal and CheckLedger read the stores whole for POST check, one
 	// at a time; nil for both: there is no such route.
 	CheckJournal, CheckLedger Checker
+	// Milestones returns the index of the last milestone that each of the other
+	// gateways told of, by name; nil: they do not tell.
+	Milestones func() map[string]uint32
+	// Trouble returns what was seen of gateways that break the rules; nil:
+	// nobody looks.
+	Trouble func() Trouble
+}
+
+// Trouble is evidence that gateways break the rules of consensus.
+type Trouble struct {
+	Equivocators []string // names of those that signed two votes of one round
+	// Conflict is the index of a milestone of which more weight than may be
+	// Byzantine signed another one than this gateway derived; 0: none.
+	Conflict uint32
 }
 
 // A FrontEnd is what one protocol has counted since the start.
@@ -165,7 +216,10 @@ type Handler struct {
 	guard   *guard
 	mux     *http.ServeMux
 	digest  digests
-	exports chan struct{} // a token per stream in progress
+	hub     *hub
+	// progress follows the blocks of this gateway.
+	progress *progress
+	exports  chan struct{} // a token per stream in progress
 	// checking holds a token while the stores are checked.
 	checking chan struct{}
 }
@@ -197,11 +251,21 @@ func New(cfg Config, src Sources, log *slog.Logger) (*Handler, error) {
 	if src.FrontEnds == nil {
 		src.FrontEnds = func() []FrontEnd { return nil }
 	}
+	if src.Milestones == nil {
+		src.Milestones = func() map[string]uint32 { return nil }
+	}
+	if src.Trouble == nil {
+		src.Trouble = func() Trouble { return Trouble{} }
+	}
 	h := &Handler{
 		cfg: cfg, src: src, log: log, started: time.Now(),
 		guard: newGuard(cfg.Token, time.Now), mux: http.NewServeMux(),
 		exports: make(chan struct{}, maxExports), checking: make(chan struct{}, 1),
+		hub: newHub(map[string]func() uint64{
+			eventReading: func() uint64 { return src.Journal.Stats().Next }, eventBlock: src.Ledger.Position,
+		}),
 	}
+	h.progress = newProgress(src.Ledger, h.tellState)
 	registry, err := h.registry()
 	if err != nil {
 		return nil, err
@@ -216,6 +280,7 @@ func New(cfg Config, src Sources, log *slog.Logger) (*Handler, error) {
 		"peers":                 h.peers,
 		"workers":               h.workers,
 		"config":                h.config,
+		"events":                h.events,
 	} {
 		api.Handle(prefix+path, methods{http.MethodGet: answer})
 	}

@@ -20,7 +20,7 @@ import (
 
 func TestEveryRouteWantsTheToken(t *testing.T) {
 	b := newBox(t, Config{})
-	for _, path := range []string{"status", "readings", "readings/barn-7/1", "latest", "blocks?tag=a", "peers", "workers", "config", "nothing"} {
+	for _, path := range []string{"status", "readings", "readings/barn-7/1", "latest", "blocks?tag=a", "peers", "workers", "config", "events", "nothing"} {
 		for _, given := range []string{"", "Bearer", "Bearer wrong", "Basic " + token, token} {
 			b.guard.sources = map[netip.Prefix]source{} // no waiting here
 			w := call(b, "GET", "/api/hedgerow/v1/"+path, given)
@@ -170,8 +170,8 @@ func TestStatusOfANetworkOfOne(t *testing.T) {
 		"name": `"barn-7"`, "version": `"1.2.3"`, "network": `"hedgerow-test"`, "epoch": `0`,
 		"quorum": `{"members":1,"needed":1,"up":1,"weight":1}`, "lastMilestone": `null`,
 		"replica": `{"blocks":3,"digest":"0x03` + strings.Repeat("00", 31) + `","held":1,"tips":2}`,
-		"backlog": `{"approved":0,"attached":5,"batched":3,"confirmed":0,"stored":2}`,
-		"peers":   `[]`, "disk": `{"free":1073741824,"journal":4096}`,
+		"backlog": `{"approved":0,"attached":0,"batched":3,"confirmed":0,"stored":2}`, "certified": `0`,
+		"peers": `[]`, "disk": `{"free":1073741824,"journal":4096}`,
 		"clock": `{"quality":"good","time":"2026-11-22T10:15:04.120Z"}`, "alarms": `[]`, "ready": `true`,
 		"pow":       `{"kernel":"go","proven":5,"queued":2,"tries":12,"triesPerSecond":14,"workers":1}`,
 		"listeners": `[{"address":"127.0.0.1:1883","protocol":"mqtt"}]`, "frontEnds": `[]`,

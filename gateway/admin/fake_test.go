@@ -2,6 +2,7 @@ package admin
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -90,6 +91,11 @@ func (j *fakeJournal) Latest(device, after string, limit int) (rs []reading.Read
 	return rs, "", nil
 }
 
+func (j *fakeJournal) Read(from uint64, limit int) ([]reading.Reading, error) {
+	first := min(from-1, uint64(len(j.rs)))
+	return j.rs[first:min(first+uint64(limit), uint64(len(j.rs)))], nil
+}
+
 func (j *fakeJournal) Stats() journal.Stats {
 	return journal.Stats{First: 1, Next: uint64(len(j.rs)) + 1, Readings: uint64(len(j.rs)), DiskBytes: 4096, FreeBytes: 1 << 30}
 }
@@ -99,6 +105,7 @@ type fakeStage struct {
 	through, known uint64
 	notReady       error
 	stats          batching.Stats
+	stored         chan uint64
 }
 
 var fakeBlock = stardust.BlockID{0xcc, 31: 0x01}
@@ -113,7 +120,21 @@ func (s *fakeStage) State(seq uint64) (batching.State, stardust.BlockID, error) 
 	return "", stardust.BlockID{}, batching.ErrNotFound
 }
 func (s *fakeStage) Stats() batching.Stats { return s.stats }
-func (s *fakeStage) Ready() error          { return s.notReady }
+
+// WaitStored waits for a number on the channel.
+func (s *fakeStage) WaitStored(ctx context.Context, before uint64) (uint64, error) {
+	for {
+		select {
+		case next := <-s.stored:
+			if next > before {
+				return next, nil
+			}
+		case <-ctx.Done():
+			return before, context.Cause(ctx)
+		}
+	}
+}
+func (s *fakeStage) Ready() error { return s.notReady }
 
 type fakeLedger struct {
 	blocks  uint64
@@ -122,17 +143,7 @@ type fakeLedger struct {
 	grow    bool // a block comes during each walk
 	err     error
 
-	progress map[stardust.BlockID]ledger.Progress
-	lookups  int // calls of Progress
-}
-
-func (l *fakeLedger) Progress(id stardust.BlockID) (ledger.Progress, error) {
-	l.lookups++
-	p, ok := l.progress[id]
-	if !ok && l.err == nil {
-		return p, fmt.Errorf("%w: %v", ledger.ErrNotFound, id)
-	}
-	return p, l.err
+	fakeTangle
 }
 
 func (l *fakeLedger) Tagged(tag []byte, limit int, cursor string) ([]stardust.BlockID, string, error) {
@@ -273,7 +284,7 @@ const token = "0123456789abcdef0123456789abcdef"
 func newBox(t testing.TB, cfg Config) box {
 	t.Helper()
 	b := box{
-		journal: &fakeJournal{}, stage: &fakeStage{}, ledger: &fakeLedger{}, archive: &fakeArchive{},
+		journal: &fakeJournal{}, stage: &fakeStage{stored: make(chan uint64)}, ledger: &fakeLedger{}, archive: &fakeArchive{},
 		peers: &fakePeers{Members: []peer.Member{}}, bus: &fakeBus{Mode: bus.Embedded, Connected: true},
 	}
 	cfg.Name, cfg.Token, cfg.Version = "barn-7", token, "1.2.3"

@@ -21,7 +21,7 @@ import (
 func (h *Handler) registry() (*prometheus.Registry, error) {
 	r := prometheus.NewRegistry()
 	for _, c := range []prometheus.Collector{
-		newCollector(h), newPeerCollector(h),
+		newCollector(h), newPeerCollector(h), newAgreedCollector(h),
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	} {
@@ -94,10 +94,6 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 }
 
 func newCollector(h *Handler) *collector {
-	state := func(name string) *prometheus.Desc {
-		return prometheus.NewDesc("hedgerow_backlog_readings", "Durable readings on their way, by the state they are in.",
-			nil, prometheus.Labels{"state": name})
-	}
 	return &collector{
 		h:    h,
 		info: desc("build_info", "1, with the version of the program and the kernel of its proof of work.", "version", "kernel"),
@@ -108,8 +104,6 @@ func newCollector(h *Handler) *collector {
 			{desc("packets_duplicate_total", "Packets recognised as sent again and not stored again."), counter, func(f *figures) float64 { return float64(f.stage.Duplicates) }},
 			{desc("packets_refused_total", "Packets that could not be stored: busy, full or stopping."), counter, func(f *figures) float64 { return float64(f.stage.Refused) }},
 			{desc("intake_waiting_readings", "Readings taken in and not durable yet."), gauge, func(f *figures) float64 { return float64(f.stage.Waiting) }},
-			{state("stored"), gauge, func(f *figures) float64 { return float64(f.stage.Backlog.Stored) }},
-			{state("batched"), gauge, func(f *figures) float64 { return float64(f.stage.Backlog.Batched) }},
 			{desc("readings_attached_total", "Readings attached to the Tangle."), counter, func(f *figures) float64 { return float64(f.stage.Attached) }},
 			{desc("batches_sealed_total", "Batches sealed."), counter, func(f *figures) float64 { return float64(f.stage.Batches) }},
 			{desc("batch_retries_total", "Errors of proof of work and ledger that passed by themselves."), counter, func(f *figures) float64 { return float64(f.stage.Retries) }},
@@ -217,15 +211,18 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		}
 	}
 	for _, m := range c.histograms {
-		v := m.value(f)
-		cumulative := make(map[float64]uint64, len(v.Bounds))
-		var n uint64
-		for i, bound := range v.Bounds {
-			n += v.Counts[i]
-			cumulative[bound] = n
-		}
-		out <- prometheus.MustNewConstHistogram(m.desc, v.Count(), v.Sum, cumulative)
+		out <- constHistogram(m.desc, m.value(f))
 	}
+}
+
+func constHistogram(desc *prometheus.Desc, v batching.Histogram) prometheus.Metric {
+	cumulative := make(map[float64]uint64, len(v.Bounds))
+	var n uint64
+	for i, bound := range v.Bounds {
+		n += v.Counts[i]
+		cumulative[bound] = n
+	}
+	return prometheus.MustNewConstHistogram(desc, v.Count(), v.Sum, cumulative)
 }
 
 // figures asks every stage.

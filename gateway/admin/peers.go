@@ -19,8 +19,12 @@ type peerLine struct {
 	LastSeen *string `json:"lastSeen"` // null: never since the start
 	Blocks   uint64  `json:"blocks"`   // in its replica, as it said
 	Lag      uint64  `json:"lag"`      // of them, how many may be missing here
-	Score    float64 `json:"score"`    // 0 to 1; at 0 it is shunned for a while
-	Refused  uint64  `json:"refused"`  // what came from it, or in its name, and was not taken
+	// Milestone is the index of its last one, as it said, and MilestoneLag how
+	// many this gateway is ahead of it; below 0, behind it. Null: not known.
+	Milestone    *uint32 `json:"milestone"`
+	MilestoneLag *int64  `json:"milestoneLag"`
+	Score        float64 `json:"score"`   // 0 to 1; at 0 it is shunned for a while
+	Refused      uint64  `json:"refused"` // what came from it, or in its name, and was not taken
 }
 
 // A peerInfo is all that is known of it. Counts are since the start.
@@ -76,9 +80,9 @@ func (h *Handler) peers(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s, b := h.src.Peers.Stats(), h.src.Bus.Status()
-	items := make([]peerInfo, len(s.Members))
+	items, lines := make([]peerInfo, len(s.Members)), h.peerLines(&s)
 	for i := range s.Members {
-		items[i] = showPeer(&s.Members[i])
+		items[i] = showPeer(lines[i], &s.Members[i])
 	}
 	writeJSON(w, http.StatusOK, struct {
 		Bus   busState   `json:"bus"`
@@ -86,9 +90,9 @@ func (h *Handler) peers(w http.ResponseWriter, r *http.Request) {
 	}{showBus(&b), items})
 }
 
-func showPeer(m *peer.Member) peerInfo {
+func showPeer(line peerLine, m *peer.Member) peerInfo {
 	p := peerInfo{
-		peerLine: showLine(m), Weight: m.Weight,
+		peerLine: line, Weight: m.Weight,
 		New: m.New, Duplicates: m.Duplicates, Held: m.Held, Invalid: m.Invalid, Unsupported: m.Unsupported,
 		Malformed: m.Malformed, Replayed: m.Replayed, Forged: m.Forged, Limited: m.Limited, Shunned: m.Shunned,
 		Unanswered: m.Unanswered, ServedBytes: m.Served,
@@ -111,10 +115,14 @@ func showLine(m *peer.Member) peerLine {
 	return p
 }
 
-func peerLines(s *peer.Stats) []peerLine {
+func (h *Handler) peerLines(s *peer.Stats) []peerLine {
 	all := make([]peerLine, len(s.Members))
+	told, own := h.src.Milestones(), h.src.Ledger.Agreed().Milestone
 	for i := range s.Members {
 		all[i] = showLine(&s.Members[i])
+		if its, ok := told[s.Members[i].Name]; ok {
+			all[i].Milestone, all[i].MilestoneLag = &its, new(int64(own)-int64(its))
+		}
 	}
 	return all
 }
@@ -160,6 +168,18 @@ func peerAlarms(q quorum, ps *peer.Stats, bs *bus.Status, now time.Time) (out []
 	if !bs.RefusedAt.IsZero() && now.Sub(bs.RefusedAt) < refusedLately {
 		out = append(out, Alarm{"handshake", fmt.Sprintf("a NATS connection was refused at %s, as %d since the start: %s. %s",
 			timeText(bs.RefusedAt.UnixMilli()), bs.Refused, bs.RefusedWhy, whoIsRefused)})
+	}
+	return out
+}
+
+// troubleAlarms tells of gateways that break the rules of consensus.
+func troubleAlarms(t Trouble) (out []Alarm) {
+	if len(t.Equivocators) > 0 {
+		out = append(out, Alarm{"equivocation", someOf(t.Equivocators) + " signed two votes of one round: that key is in use elsewhere, or stolen. Its blocks are not built on; take it out of the network, and let its box join again with another key"})
+	}
+	if t.Conflict != 0 {
+		out = append(out, Alarm{"milestone_conflict", fmt.Sprintf("more gateways than may be faulty signed another milestone %d than this one derived. "+
+			"It votes no more; compare the last milestones of all gateways, and trust no confirmation until the cause is found", t.Conflict)})
 	}
 	return out
 }

@@ -36,7 +36,7 @@ func (b box) site() {
 
 const (
 	millLine = `"name":"mill","key":"0xab00000000000000000000000000000000000000000000000000000000000000","up":true,` +
-		`"lastSeen":"2026-11-22T10:15:04.120Z","blocks":120,"lag":3,"score":0.99,"refused":6543210`
+		`"lastSeen":"2026-11-22T10:15:04.120Z","blocks":120,"lag":3,"milestone":null,"milestoneLag":null,"score":0.99,"refused":6543210`
 	millCounts = `,"weight":2,"new":1,"duplicates":2,"held":3,"invalid":10,"unsupported":0,"malformed":200,"replayed":3000,"forged":40000,` +
 		`"limited":500000,"shunned":6000000,"unanswered":4,"servedBytes":5`
 )

@@ -78,7 +78,7 @@ func TestABlockThatIsNotKeptIsAttached(t *testing.T) {
 	if got := items(t, b.get("/api/hedgerow/v1/readings")).Items[0]; got["state"] != "attached" || got["milestone"] != nil {
 		t.Errorf("a reading in a block that is not kept is %v, want attached", got)
 	}
-	b.ledger.err = errBroken
+	b.ledger.broken = errBroken
 	if w := b.get("/api/hedgerow/v1/readings"); w.Code != 500 || strings.Contains(w.Body.String(), "secret") {
 		t.Errorf("a broken store = %d %s, want 500 without details", w.Code, w.Body)
 	}

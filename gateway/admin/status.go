@@ -11,6 +11,7 @@ import (
 
 	"github.com/hedgerow-iot/hedgerow/batching"
 	"github.com/hedgerow-iot/hedgerow/batching/reading"
+	"github.com/hedgerow-iot/hedgerow/ledger"
 	"github.com/hedgerow-iot/hedgerow/ledger/peer"
 	"github.com/hedgerow-iot/hedgerow/powfarm"
 )
@@ -18,19 +19,20 @@ import (
 // The answer to status (contract.md §5), and what else is worth a look.
 type (
 	status struct {
-		Name          string     `json:"name"`
-		Version       string     `json:"version"`
-		Network       string     `json:"network"`
-		NetworkHash   string     `json:"networkHash"`
-		Epoch         uint32     `json:"epoch"`
-		Quorum        quorum     `json:"quorum"`
-		LastMilestone *struct{}  `json:"lastMilestone"` // null: none yet
-		Replica       replica    `json:"replica"`
-		Backlog       backlog    `json:"backlog"`
-		Peers         []peerLine `json:"peers"` // none in a network of one
-		Disk          disk       `json:"disk"`
-		Clock         clock      `json:"clock"`
-		Alarms        []Alarm    `json:"alarms"`
+		Name          string         `json:"name"`
+		Version       string         `json:"version"`
+		Network       string         `json:"network"`
+		NetworkHash   string         `json:"networkHash"`
+		Epoch         uint32         `json:"epoch"`
+		Quorum        quorum         `json:"quorum"`
+		LastMilestone *milestoneJSON `json:"lastMilestone"` // null: none yet
+		Certified     uint32         `json:"certified"`     // index of the last milestone up to which all are certified
+		Replica       replica        `json:"replica"`
+		Backlog       backlog        `json:"backlog"`
+		Peers         []peerLine     `json:"peers"` // none in a network of one
+		Disk          disk           `json:"disk"`
+		Clock         clock          `json:"clock"`
+		Alarms        []Alarm        `json:"alarms"`
 
 		Bus           busState   `json:"bus"`
 		Ready         bool       `json:"ready"`
@@ -49,13 +51,18 @@ type (
 		Weight  uint64 `json:"weight"`  // of all members
 		Members int    `json:"members"` // gateways of the network
 	}
+	milestoneJSON struct {
+		Index     uint32 `json:"index"`
+		ID        string `json:"id"`
+		Timestamp uint32 `json:"timestamp"` // Unix seconds
+	}
 	replica struct {
 		Blocks uint64 `json:"blocks"`
 		Digest string `json:"digest"`
 		Tips   int    `json:"tips"`
 		Held   int    `json:"held"` // blocks whose parents are missing
 	}
-	// backlog counts the kept readings by the state they are in.
+	// backlog counts the readings of this gateway by the state they are in.
 	backlog struct {
 		Stored    uint64 `json:"stored"`
 		Batched   uint64 `json:"batched"`
@@ -103,22 +110,20 @@ func (h *Handler) status(w http.ResponseWriter, r *http.Request) {
 	hash := n.Hash()
 	now, quality := h.cfg.Clock()
 	js, bs, fs := h.src.Journal.Stats(), h.src.Stage.Stats(), h.src.Farm.Stats()
-	ps, bus := h.src.Peers.Stats(), h.src.Bus.Status()
-	up := h.quorum(&ps)
+	ps, bus, agreed := h.src.Peers.Stats(), h.src.Bus.Status(), h.src.Ledger.Agreed()
 	out := status{
 		Name: h.cfg.Name, Version: h.cfg.Version,
-		Network: n.NetworkName, NetworkHash: "0x" + hex.EncodeToString(hash[:]), Epoch: n.Epoch,
-		Quorum:  up,
-		Replica: rep,
-		Backlog: backlog{
-			Stored: bs.Backlog.Stored, Batched: bs.Backlog.Batched,
-			Attached: js.Readings - min(js.Readings, bs.Backlog.Stored+bs.Backlog.Batched),
-		},
-		Peers:         peerLines(&ps),
+		Network: n.NetworkName, NetworkHash: hexID(hash), Epoch: max(n.Epoch, agreed.Epoch),
+		Quorum:        h.quorum(&ps),
+		LastMilestone: showMilestone(&agreed),
+		Certified:     agreed.Certified,
+		Replica:       rep,
+		Backlog:       h.progress.backlog(bs.Backlog),
+		Peers:         h.peerLines(&ps),
 		Bus:           showBus(&bus),
 		Disk:          disk{Free: js.FreeBytes, Journal: js.DiskBytes},
 		Clock:         clock{Quality: quality.String(), Time: timeText(now.UnixMilli())},
-		Alarms:        append(h.alarms(bs, quality), peerAlarms(up, &ps, &bus, time.Now())...),
+		Alarms:        h.allAlarms(&ps),
 		Started:       timeText(h.started.UnixMilli()),
 		UptimeSeconds: int64(time.Since(h.started) / time.Second),
 		Readings:      counts{Kept: js.Readings, Acked: bs.Acked, Refused: bs.Refused, Duplicates: bs.Duplicates, Batches: bs.Batches},
@@ -137,6 +142,16 @@ func (h *Handler) status(w http.ResponseWriter, r *http.Request) {
 	}
 	writeJSON(w, http.StatusOK, out)
 }
+
+// showMilestone returns the last milestone, nil if there is none yet.
+func showMilestone(a *ledger.Agreed) *milestoneJSON {
+	if a.Milestone == 0 {
+		return nil
+	}
+	return &milestoneJSON{a.Milestone, hexID(a.ID), a.Timestamp}
+}
+
+func hexID(id [32]byte) string { return "0x" + hex.EncodeToString(id[:]) }
 
 func showPoW(s powfarm.Stats) pow {
 	p := pow{Workers: s.Workers, Kernel: s.Kernel, TriesPerSecond: uint64(s.Rate())}
@@ -170,7 +185,15 @@ func (h *Handler) quorum(ps *peer.Stats) quorum {
 	return q
 }
 
-// alarms tells what somebody should look at now.
+// allAlarms tells what somebody should look at now, here and in the federation.
+func (h *Handler) allAlarms(ps *peer.Stats) []Alarm {
+	_, quality := h.cfg.Clock()
+	bus := h.src.Bus.Status()
+	out := append(h.alarms(h.src.Stage.Stats(), quality), troubleAlarms(h.src.Trouble())...)
+	return append(out, peerAlarms(h.quorum(ps), ps, &bus, time.Now())...)
+}
+
+// alarms tells what somebody should look at on this box.
 func (h *Handler) alarms(bs batching.Stats, quality reading.Clock) []Alarm {
 	out := []Alarm{}
 	if err := h.src.Stage.Ready(); err != nil {
@@ -254,7 +277,7 @@ func (h *Handler) replica() (replica, error) {
 		}
 		before := s.Blocks
 		s = h.src.Ledger.Stats()
-		d.last = replica{Blocks: before, Digest: "0x" + hex.EncodeToString(sum[:]), Tips: s.Tips, Held: s.Held}
+		d.last = replica{Blocks: before, Digest: hexID(sum), Tips: s.Tips, Held: s.Held}
 		if before == s.Blocks || time.Since(start) > shortWalk {
 			break // or else a block came during the walk
 		}
