@@ -68,7 +68,7 @@ func (d *Doctor) Examine(ctx context.Context) []Finding {
 	for _, check := range []func(context.Context, *box) []Finding{
 		d.configuration, d.identity, d.adminToken, d.network,
 		d.clock, d.diskSpeed, d.diskSpace, d.fileSystem, d.memory, d.openFiles,
-		d.listeners, d.certificates, d.peers, d.proofOfWork, d.stores,
+		d.listeners, d.certificates, d.peers, d.quorum, d.proofOfWork, d.stores,
 	} {
 		all = append(all, check(ctx, b)...)
 	}

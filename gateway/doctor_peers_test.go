@@ -169,6 +169,26 @@ func TestAGatewayThatRunsIsAskedForItsPeers(t *testing.T) {
 	}
 }
 
+func TestAQuorumThatIsNotUpIsBad(t *testing.T) {
+	d := &Doctor{}
+	for _, tt := range []struct {
+		needed, up uint64
+		verdict    Verdict
+		text       string
+	}{
+		{1, 1, VerdictOK, "gateways of weight 1 are up, 1 is needed"},
+		{3, 3, VerdictOK, "gateways of weight 3 are up, 3 is needed"},
+		{3, 2, VerdictBad, "gateways of weight 2 are up, 3 is needed"},
+	} {
+		s := &runningStatus{}
+		s.Quorum.Needed, s.Quorum.Up = tt.needed, tt.up
+		want(t, d.quorum(t.Context(), &box{status: s}), "quorum", tt.verdict, tt.text)
+	}
+	if all := d.quorum(t.Context(), &box{}); all != nil {
+		t.Errorf("of a gateway that does not run: %+v", all)
+	}
+}
+
 func TestAGatewayThatCannotMeetOthersSaysSo(t *testing.T) {
 	cfg := testSandbox(t, t.TempDir(), "peers.listen=127.0.0.1:0", "powfarm.workers=0", "shutdown.drain=0s")
 	d := doctorOf(t, cfg)

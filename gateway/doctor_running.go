@@ -26,6 +26,7 @@ type runningStatus struct {
 	PoW       struct{ Workers int }
 	Workers   []struct{ Alive bool } // on other boxes
 	Backlog   struct{ Stored, Batched uint64 }
+	Quorum    struct{ Needed, Up uint64 }
 }
 
 func (d *Doctor) askStatus(ctx context.Context, b *box) (*runningStatus, error) {
@@ -148,6 +149,21 @@ func (d *Doctor) proofOfWork(_ context.Context, b *box) []Finding {
 	if f.Found = "no worker searches, here or on another box: " + counted(waiting, "reading") + " in no block"; s.PoW.Workers+alive > 0 {
 		f.Verdict, f.Advice = VerdictOK, ""
 		f.Found = fmt.Sprintf("%s here, %d on other boxes", counted(uint64(s.PoW.Workers), "worker"), alive)
+	}
+	return one(f)
+}
+
+// quorum looks whether enough gateways are up to confirm anything, as the one
+// that runs sees it.
+func (d *Doctor) quorum(_ context.Context, b *box) []Finding {
+	if b.status == nil {
+		return nil
+	}
+	q := b.status.Quorum
+	f := Finding{Check: "quorum", Verdict: VerdictOK, Found: fmt.Sprintf("gateways of weight %d are up, %d is needed", q.Up, q.Needed)}
+	if q.Up < q.Needed {
+		f.Verdict = VerdictBad
+		f.Advice = "readings are taken in and attached, and nothing is confirmed until more gateways are up: see peers"
 	}
 	return one(f)
 }

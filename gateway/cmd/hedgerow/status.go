@@ -31,9 +31,10 @@ type gatewayStatus struct {
 	LastMilestone *struct {
 		Index     uint32
 		ID        string
-		Timestamp json.RawMessage
+		Timestamp int64 // Unix seconds
 	}
-	Replica struct {
+	Certified uint32
+	Replica   struct {
 		Blocks     uint64
 		Digest     string
 		Tips, Held int
@@ -44,9 +45,11 @@ type gatewayStatus struct {
 		Up        bool
 		Blocks    uint64
 		Lag       uint64
-		LastSeen  string // empty: never since the start
-		Score     float64
-		Refused   uint64
+		// Nil: it did not tell.
+		MilestoneLag *int64
+		LastSeen     string // empty: never since the start
+		Score        float64
+		Refused      uint64
 	}
 	Bus struct {
 		Mode      string
@@ -127,10 +130,8 @@ func printStatus(w io.Writer, s *gatewayStatus, colours bool) error {
 	p := &page{colours: colours}
 	p.head(s)
 	p.line("network", "%s, epoch %d, %s", plain(s.Network), s.Epoch, shortID(s.NetworkHash))
-	p.line("quorum", "weight %d of %d up, %d needed, %s", s.Quorum.Up, s.Quorum.Weight, s.Quorum.Needed, count(uint64(s.Quorum.Members), "member"))
-	if m := s.LastMilestone; m != nil {
-		p.line("milestone", "%d, %s", m.Index, shortID(m.ID))
-	}
+	p.quorum(s)
+	p.milestone(s, time.Now())
 	r, b := s.Readings, s.Backlog
 	p.line("readings", "%d kept; since the start %d acknowledged, %d refused, %s", r.Kept, r.Acked, r.Refused, count(r.Duplicates, "duplicate"))
 	p.line("backlog", "%d stored, %d batched, %d attached, %d approved, %d confirmed", b.Stored, b.Batched, b.Attached, b.Approved, b.Confirmed)
@@ -173,6 +174,25 @@ func (p *page) head(s *gatewayStatus) {
 	p.line("version", "%s, up %s", plain(s.Version), time.Duration(s.UptimeSeconds)*time.Second)
 }
 
+func (p *page) quorum(s *gatewayStatus) {
+	q := &s.Quorum
+	up := fmt.Sprintf("weight %d of %d up", q.Up, q.Weight)
+	if q.Up < q.Needed {
+		up = p.paint("31", up)
+	}
+	p.line("quorum", "%s, %d needed, %s", up, q.Needed, count(uint64(q.Members), "member"))
+}
+
+func (p *page) milestone(s *gatewayStatus, now time.Time) {
+	m := s.LastMilestone
+	if m == nil {
+		p.line("milestone", "none yet")
+		return
+	}
+	age := max(0, now.Sub(time.Unix(m.Timestamp, 0))).Truncate(time.Second)
+	p.line("milestone", "%d, %s old, certified up to %d, %s", m.Index, age, s.Certified, shortID(m.ID))
+}
+
 func (p *page) listeners(s *gatewayStatus) {
 	clients := map[string]string{}
 	for _, f := range s.FrontEnds {
@@ -194,12 +214,23 @@ func (p *page) peers(s *gatewayStatus) {
 				state += ", not heard of since the start"
 			}
 		}
-		p.line(first(i, "peers"), "%s (%s) %s, %s, lag %d, score %g, %d refused", plain(x.Name), shortID(x.Key), state,
-			count(x.Blocks, "block"), x.Lag, x.Score, x.Refused)
+		p.line(first(i, "peers"), "%s (%s) %s, %s, lag %d, %sscore %g, %d refused", plain(x.Name), shortID(x.Key), state,
+			count(x.Blocks, "block"), x.Lag, milestones(x.MilestoneLag), x.Score, x.Refused)
 	}
 	if len(s.Peers) == 0 {
 		p.line("peers", "none")
 	}
+}
+
+// milestones says how far a peer is behind this gateway, or ahead of it.
+func milestones(lag *int64) string {
+	switch {
+	case lag == nil:
+		return ""
+	case *lag < 0:
+		return count(uint64(-*lag), "milestone") + " ahead, "
+	}
+	return count(uint64(*lag), "milestone") + " behind, "
 }
 
 func (p *page) bus(s *gatewayStatus) {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hedgerow-iot/hedgerow/gateway"
 )
@@ -13,9 +14,10 @@ import (
 func TestStatusShowsPeersWorkersAndAlarms(t *testing.T) {
 	var s gatewayStatus
 	if err := json.Unmarshal([]byte(`{"name":"barn-7","ready":false,"notReady":"disk full",
-		"lastMilestone":{"index":912,"id":"0x00112233445566778899","timestamp":1790000000},
-		"peers":[{"name":"silo","key":"0xaabbccddeeff00112233","up":true,"blocks":12,"lag":0,"score":0.98,"refused":1},
-			{"name":"mill\u001b[2J","key":"0x1","up":false,"blocks":1,"lag":20,"score":0.25,"lastSeen":"2026-11-22T10:15:04Z"},
+		"quorum":{"needed":3,"up":2,"weight":4,"members":4},
+		"lastMilestone":{"index":912,"id":"0x00112233445566778899","timestamp":1790000000},"certified":910,
+		"peers":[{"name":"silo","key":"0xaabbccddeeff00112233","up":true,"blocks":12,"lag":0,"milestone":911,"milestoneLag":1,"score":0.98,"refused":1},
+			{"name":"mill\u001b[2J","key":"0x1","up":false,"blocks":1,"lag":20,"milestoneLag":-3,"score":0.25,"lastSeen":"2026-11-22T10:15:04Z"},
 			{"name":"shed","key":"0x2","lastSeen":null}],
 		"bus":{"mode":"embedded","connected":true,"routes":[{"name":"silo"}],"clients":2,"refused":3},
 		"workers":[{"name":"box-2","alive":true,"triesPerSecond":2500000,"found":4,"wrong":1},{"name":"","key":"0x3333333333333333","alive":false}],
@@ -36,10 +38,10 @@ func TestStatusShowsPeersWorkersAndAlarms(t *testing.T) {
 		}
 		at := 0
 		for _, want := range []string{
-			"barn-7 is not ready: disk full\n", "milestone      912, 0x0011223344…\n",
+			"barn-7 is not ready: disk full\n", "quorum         weight 2 of 4 up, 3 needed, 4 members\n", "s old, certified up to 910, 0x0011223344…\n",
 			"nats           embedded, connected, 1 route, 2 clients, 3 refused\n",
-			"peers          silo (0xaabbccddee…) up, 12 blocks, lag 0, score 0.98, 1 refused\n",
-			"\n                 mill\uFFFD[2J (0x1) down, last heard of 2026-11-22T10:15:04Z, 1 block, lag 20, score 0.25, 0 refused\n",
+			"peers          silo (0xaabbccddee…) up, 12 blocks, lag 0, 1 milestone behind, score 0.98, 1 refused\n",
+			"\n                 mill\uFFFD[2J (0x1) down, last heard of 2026-11-22T10:15:04Z, 1 block, lag 20, 3 milestones ahead, score 0.25, 0 refused\n",
 			"\n                 shed (0x2) down, not heard of since the start, 0 blocks, lag 0, score 0, 0 refused\n",
 			"workers        box-2 alive, 2.5 million tries/s, 4 found, 1 wrong\n",
 			"0x3333333333… silent, no speed measured yet, 0 found, 0 wrong\n", "alarm clock: the clock is not set\n",
@@ -49,6 +51,25 @@ func TestStatusShowsPeersWorkersAndAlarms(t *testing.T) {
 				t.Fatalf("%q does not follow in\n%s", want, text)
 			}
 			at += i
+		}
+	}
+}
+
+func TestStatusShowsTheAgeOfTheLastMilestone(t *testing.T) {
+	now := time.Unix(1790000000, 0)
+	for _, tt := range []struct{ text, want string }{
+		{`{}`, "milestone      none yet\n"},
+		{`{"lastMilestone":{"index":7,"id":"0x12","timestamp":1789999910},"certified":7}`, "milestone      7, 1m30s old, certified up to 7, 0x12\n"},
+		{`{"lastMilestone":{"index":7,"id":"0x12","timestamp":1790000002}}`, "milestone      7, 0s old, certified up to 0, 0x12\n"}, // another clock
+	} {
+		var s gatewayStatus
+		if err := json.Unmarshal([]byte(tt.text), &s); err != nil {
+			t.Fatal(err)
+		}
+		p := &page{}
+		p.milestone(&s, now)
+		if got := strings.TrimSpace(p.text.String()); got != strings.TrimSpace(tt.want) {
+			t.Errorf("%s prints %q, want %q", tt.text, got, tt.want)
 		}
 	}
 }
