@@ -119,7 +119,8 @@ type testReading struct {
 	Value                                    any
 }
 
-// readings waits until n readings are listed and all of them are attached.
+// readings waits until n readings are listed and all of them are attached, or
+// further.
 func (r *runner) readings(n int) []testReading {
 	r.t.Helper()
 	var page struct{ Items []testReading }
@@ -130,7 +131,7 @@ func (r *runner) readings(n int) []testReading {
 		r.get("/api/hedgerow/v1/readings", &page)
 		attached := 0
 		for _, it := range page.Items {
-			if it.State == "attached" {
+			if slices.Contains([]string{"attached", "approved", "confirmed", "certified"}, it.State) {
 				attached++
 			}
 		}

@@ -116,7 +116,13 @@ func (l *Ledger) Tagged(tag []byte, limit int, cursor string) (ids []stardust.Bl
 // Marks calls yield with every mark in ascending order of numbers until it
 // returns false. It sees the marks of one moment.
 func (l *Ledger) Marks(yield func(run [2]uint64, block stardust.BlockID) bool) error {
-	if err := l.store.Marks(0, yield); err != nil {
+	return l.MarksFrom(0, yield)
+}
+
+// MarksFrom is Marks without those of lower numbers: it begins with the mark
+// that holds the number from, or the first above it.
+func (l *Ledger) MarksFrom(from uint64, yield func(run [2]uint64, block stardust.BlockID) bool) error {
+	if err := l.store.Marks(from, yield); err != nil {
 		return fmt.Errorf("read marks: %w", err)
 	}
 	return nil

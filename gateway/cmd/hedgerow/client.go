@@ -78,6 +78,12 @@ func (t *target) open(e *env) (*client, error) {
 
 // get asks for a path; the caller closes the body.
 func (c *client) get(ctx context.Context, path string, query url.Values) (*http.Response, error) {
+	return c.getBehind(ctx, path, query, "")
+}
+
+// getBehind is get for a stream of events that goes on behind the one with the
+// id last.
+func (c *client) getBehind(ctx context.Context, path string, query url.Values, last string) (*http.Response, error) {
 	u := c.base + path
 	if len(query) > 0 {
 		u += "?" + query.Encode()
@@ -87,6 +93,9 @@ func (c *client) get(ctx context.Context, path string, query url.Values) (*http.
 		return nil, err
 	}
 	req.Header.Set("Authorization", "Bearer "+c.token)
+	if last != "" {
+		req.Header.Set("Last-Event-ID", last)
+	}
 	resp, err := c.http.Do(req)
 	if err != nil {
 		return nil, fmt.Errorf("ask the gateway: %w", err)

@@ -35,6 +35,7 @@ type cli struct {
 	Init     initCmd     `cmd:"" help:"Make configuration, identity and admin token of a new gateway."`
 	Check    checkCmd    `cmd:"" help:"Check a configuration and what it names; lists everything that is wrong."`
 	Readings readingsCmd `cmd:"" help:"List or export stored readings."`
+	Tail     tailCmd     `cmd:"" help:"Show readings as they are stored."`
 	Join     joinCmd     `cmd:"" help:"Make this gateway a member of a network, or take its next epoch."`
 	Network  networkCmd  `cmd:"" help:"Write, change, sign and show network files."`
 	Worker   workerCmd   `cmd:"" help:"Search proof of work for gateways on other boxes."`
