@@ -58,7 +58,9 @@ func (f *fakeTangle) change(do func()) {
 func (f *fakeTangle) mark(first, last uint64, block stardust.BlockID) {
 	f.change(func() {
 		f.marks[first] = fakeMark{last, block}
-		f.progress[block] = f.progress[block]
+		if _, known := f.progress[block]; !known {
+			f.progress[block] = ledger.Progress{}
+		}
 	})
 }
 

@@ -141,14 +141,18 @@ func (h *hub) await(ctx context.Context, kind string) (begin uint64, err error) 
 	}
 }
 
-// publish hands an event to those who listen; v must encode as JSON. It does
+// publish hands events to those who listen; they must encode as JSON. It does
 // not block.
-func (h *hub) publish(kind string, v any) {
+func (h *hub) publish(kind string, vs ...any) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.keeps(kind) {
+	if len(vs) == 0 || !h.keeps(kind) {
+		return
+	}
+	for _, v := range vs {
 		h.add(kind, kind, v)
 	}
+	h.wake()
 }
 
 // missed tells those who listen to a kind that so many events of it are left
@@ -158,10 +162,12 @@ func (h *hub) missed(kind string, events uint64) {
 	defer h.mu.Unlock()
 	if h.keeps(kind) {
 		h.add(kind, eventMissed, gap{Types: []string{kind}, Events: events})
+		h.wake()
 	}
 }
 
-// add keeps an event, in the place of the oldest ones. The caller holds mu.
+// add keeps an event, in the place of the oldest ones. The caller holds mu, and
+// wakes those who wait.
 func (h *hub) add(kind, name string, v any) {
 	text, err := json.Marshal(v)
 	if err != nil {
@@ -177,7 +183,6 @@ func (h *hub) add(kind, name string, v any) {
 	}
 	h.events = h.events[drop:]
 	h.first += uint64(drop)
-	h.wake()
 }
 
 // end is the number of the next event.

@@ -39,12 +39,13 @@ func (h *Handler) tellReadings() func(context.Context) error {
 				return err
 			}
 			at = next
+			items := make([]any, len(rs))
 			for i := range rs {
 				item := newReadingJSON(h.cfg.Name, &rs[i])
 				item.Source, item.State = rs[i].Source.String(), string(batching.Stored)
-				h.hub.publish(eventReading, item)
-				at = rs[i].Seq + 1
+				items[i], at = item, rs[i].Seq+1
 			}
+			h.hub.publish(eventReading, items...)
 		}
 	}
 }
@@ -84,15 +85,15 @@ func (h *Handler) tellBlocks() func(context.Context) error {
 				return err
 			}
 			h.skip(eventBlock, &at, h.src.Ledger.Position())
-			left := pageSize
+			var items []any
 			err := h.src.Ledger.Blocks(at, func(position uint64, id stardust.BlockID, raw []byte, attached time.Time) bool {
-				h.hub.publish(eventBlock, blockEvent{
+				items = append(items, blockEvent{
 					BlockID: id, Attached: timeText(attached.UnixMilli()), Bytes: len(raw), Tag: tagText(raw),
 				})
 				at = position
-				left--
-				return left > 0
+				return len(items) < pageSize
 			})
+			h.hub.publish(eventBlock, items...)
 			if err != nil {
 				return err
 			}
