@@ -111,6 +111,9 @@ func (l *Ledger) openAgreement(cfg *Config) error {
 	if a.state, err = consensus.New(a.files, pos, consensusView{l}, noValue{}, equivocators); err != nil {
 		return err
 	}
+	for _, key := range equivocators {
+		l.board.accuse(l.nameOf(key))
+	}
 	l.epochs.Store(a.state.Epochs())
 	a.parkedIn = pos.Epoch
 	last, certified := l.store.Last()
@@ -249,7 +252,7 @@ func (l *Ledger) learn(b consensus.Block) error {
 	}
 	for _, e := range res.Equivocations {
 		a.change.Equivocation = append(a.change.Equivocation, e)
-		l.counts.equivocators.Add(1)
+		l.board.accuse(l.nameOf(e.Key))
 		l.log.Error("a gateway equivocated: remove it from the network", "alarm", "equivocation", "gateway", l.nameOf(e.Key),
 			"epoch", e.Epoch, "round", e.Round, "first", e.First, "second", e.Second)
 	}
@@ -358,7 +361,7 @@ func (l *Ledger) judge(st consensus.Status) {
 		if a.issuer != nil {
 			a.issuer.Halt()
 		}
-		l.counts.conflicts.Add(1)
+		l.board.trouble.Conflict = st.Index
 		l.log.Error("other gateways signed another milestone than this one derived; this gateway votes no more",
 			"alarm", "milestone_conflict", "milestone", st.Index)
 	}

@@ -63,6 +63,34 @@ type board struct {
 	words      []heard
 	signatures []consensus.Signature
 	certs      *consensus.Certificates
+	trouble    Trouble
+}
+
+// Trouble is evidence that gateways break the rules.
+type Trouble struct {
+	Equivocators []string // names of those that signed two votes of which an honest one signs one
+	// Conflict is the index of a milestone of which more than the tolerated
+	// weight signed another one than this replica derived: it votes no more
+	// until a restart. 0: none.
+	Conflict uint32
+}
+
+// Trouble returns what was seen of gateways that break the rules.
+func (l *Ledger) Trouble() Trouble {
+	l.board.mu.Lock()
+	defer l.board.mu.Unlock()
+	t := l.board.trouble
+	t.Equivocators = slices.Clone(t.Equivocators)
+	return t
+}
+
+// accuse adds a gateway to those that equivocated.
+func (b *board) accuse(name string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !slices.Contains(b.trouble.Equivocators, name) {
+		b.trouble.Equivocators = append(b.trouble.Equivocators, name)
+	}
 }
 
 type heard struct {

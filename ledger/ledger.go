@@ -128,7 +128,7 @@ type Ledger struct {
 
 	counts struct {
 		blocks, held, heldBytes, dropped, refused, duplicates, damaged, refetched atomic.Uint64
-		votes, equivocators, conflicts, badSignatures, parked                     atomic.Uint64
+		votes, badSignatures, parked                                              atomic.Uint64
 
 		lastAttached atomic.Int64 // Unix milliseconds, 0 never
 	}
@@ -154,8 +154,6 @@ type Stats struct {
 	Refetched     uint64    // of those, how many a peer gave
 	Votes         uint64    // issued, since start
 	Parked        int       // votes of the next epoch that wait for it
-	Equivocators  uint64    // gateways caught voting twice, since start
-	Conflicts     uint64    // 1: others signed another milestone than this replica derived
 	BadSignatures uint64    // of milestones, since start
 	LastAttached  time.Time // zero: never
 }

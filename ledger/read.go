@@ -170,7 +170,6 @@ func (l *Ledger) Stats() Stats {
 		Damaged:    l.counts.damaged.Load(),
 		Refetched:  l.counts.refetched.Load(),
 		Votes:      l.counts.votes.Load(), Parked: int(l.counts.parked.Load()),
-		Equivocators: l.counts.equivocators.Load(), Conflicts: l.counts.conflicts.Load(),
 		BadSignatures: l.counts.badSignatures.Load(),
 	}
 	if ms := l.counts.lastAttached.Load(); ms != 0 {

@@ -142,7 +142,9 @@ type Member struct {
 type Config struct {
 	Genesis [32]byte        // of the network: part of what is signed
 	Members func() []Member // of the network file in force; required
-	Network [32]byte        // hash of that file; with another one than before, refused blocks are looked at again
+	// Network returns the hash of that file: when it is another one than at the
+	// last start, refused blocks are looked at again.
+	Network func() [32]byte
 	// Transient tells whether a failed write was refused and may be tried
 	// again (disk full), rather than left the store in doubt. Default: none.
 	Transient func(error) bool

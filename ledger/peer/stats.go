@@ -37,6 +37,10 @@ type Member struct {
 	Heard    time.Time // when; zero: never since the start
 	Position uint64    // of the last block in its own order, as it said
 	Behind   uint64    // of those, how many may be missing here
+	// Milestone is the index of its last one, as it said; Told is false while it
+	// has said nothing.
+	Milestone uint32
+	Told      bool
 	Standing float64   // 0 to 1; it is shunned when it has none
 	MemberCounts
 
@@ -63,6 +67,7 @@ func (p *Peers) Stats() Stats {
 		v := Member{
 			Gateway: r.says[i], Up: up, Heard: m.heard,
 			Position: m.frontier.position, Standing: m.standing, MemberCounts: m.counts,
+			Milestone: m.frontier.word.Milestone, Told: m.session != 0,
 		}
 		switch {
 		case !m.behind:
