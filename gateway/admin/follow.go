@@ -21,7 +21,6 @@ const (
 // may be called once. What cannot be read is logged and tried again.
 func (h *Handler) Run(ctx context.Context) error {
 	h.hub.open()
-	defer h.hub.close()
 	var all sync.WaitGroup
 	for doing, follow := range map[string]func(context.Context) error{
 		// From a moment before the marks are read: nothing is missed in between.

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/url"
@@ -32,9 +33,8 @@ func (c *tailCmd) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	stopped := fmt.Errorf("no gateway runs on %s", cfg.DataDir)
 	if _, running := gateway.Running(cfg); !running {
-		return stopped
+		return fmt.Errorf("no gateway runs on %s; start it, or see hedgerow readings list", cfg.DataDir)
 	}
 	cl, err := c.open(e)
 	if err != nil {
@@ -54,7 +54,7 @@ func (c *tailCmd) Run(e *env) error {
 			return nil
 		}
 		if _, running := gateway.Running(cfg); !running {
-			return stopped
+			return errors.New("the gateway has stopped")
 		}
 	}
 }
