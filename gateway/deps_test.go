@@ -67,7 +67,7 @@ func edges() map[string]row {
 		"gateway/bus":   {"", nats + " github.com/nats-io/nats-server/v2 github.com/nats-io/nkeys"},
 		"gateway": {"gateway/admin gateway/bus protocols protocols/mqtt protocols/coap " +
 			"batching batching/reading batching/journal batching/archive powfarm powfarm/remote " +
-			"ledger ledger/stardust ledger/network ledger/store ledger/peer ledger/api",
+			"ledger ledger/stardust ledger/network ledger/consensus ledger/store ledger/peer ledger/api",
 			"github.com/goccy/go-yaml " + sys + " " + sync},
 		"gateway/cmd/hedgerow": {"gateway gateway/bus batching batching/reading ledger ledger/stardust ledger/network ledger/store powfarm powfarm/curl powfarm/remote",
 			"github.com/alecthomas/kong " + sync + " " + sys},

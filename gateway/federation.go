@@ -8,6 +8,8 @@ import (
 
 	"github.com/hedgerow-iot/hedgerow/batching/archive"
 	"github.com/hedgerow-iot/hedgerow/ledger"
+	"github.com/hedgerow-iot/hedgerow/ledger/api"
+	"github.com/hedgerow-iot/hedgerow/ledger/consensus"
 	"github.com/hedgerow-iot/hedgerow/ledger/network"
 	"github.com/hedgerow-iot/hedgerow/ledger/peer"
 	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
@@ -22,9 +24,12 @@ const refetchPatience = 10 * time.Second
 // tangleStages builds the replica and what follows it.
 func (s *stages) tangleStages(g *Gateway) (err error) {
 	file, log := g.home.network, g.log
+	s.epochs = g.epochs
 	s.ledger, err = ledger.New(ledger.Config{
 		Network: g.home.genesis, Key: g.home.key, Clock: voteClock(), Log: log.With("stage", "ledger"),
 		Announce: func(id stardust.BlockID, raw []byte) { s.peers.Announce(id, raw) },
+		Publish:  func(sig consensus.Signature) { s.peers.Certified(sig) },
+		OnEpoch:  s.epochs.begin,
 		Refetch: func(id stardust.BlockID) ([]byte, error) {
 			ctx, cancel := context.WithTimeout(context.Background(), refetchPatience)
 			defer cancel()
@@ -34,14 +39,19 @@ func (s *stages) tangleStages(g *Gateway) (err error) {
 	if err != nil {
 		return storeError(err)
 	}
-	if s.archive, err = newArchive(file, s.ledger, g.stores, log.With("stage", "archive")); err != nil {
+	if s.archive, err = newArchive(s.epochs.current, s.ledger, g.stores, log.With("stage", "archive")); err != nil {
 		return storeError(err)
 	}
 	s.peers, err = peer.New(peer.Config{
 		Network: file, Key: g.home.key, Conn: g.bus.Conn(),
 		Cursors: cursors{g.stores.ledger.Shelf(shelfPeers)}, Log: log.With("stage", "peer"),
 	}, s.ledger)
-	return storeError(err)
+	if err != nil {
+		return storeError(err)
+	}
+	s.epochs.ledger, s.epochs.peers = s.ledger, s.peers
+	s.events = api.NewEvents(s.ledger, tangleEvents{s}, log.With("stage", "events"))
+	return nil
 }
 
 // remoteStages builds what exchanges proof of work with other boxes.
@@ -96,13 +106,16 @@ const (
 	shelfPeers   = 'p'
 )
 
-func newArchive(file *network.File, l *ledger.Ledger, st *stores, log *slog.Logger) (*archive.Archive, error) {
-	members := make([]archive.Member, len(file.Gateways))
-	for i, m := range file.Gateways {
-		members[i] = archive.Member{Name: m.Name, Key: m.PublicKey[:]}
+func newArchive(file func() *network.File, l *ledger.Ledger, st *stores, log *slog.Logger) (*archive.Archive, error) {
+	members := func() []archive.Member {
+		var all []archive.Member
+		for _, m := range file().Gateways {
+			all = append(all, archive.Member{Name: m.Name, Key: m.PublicKey[:]})
+		}
+		return all
 	}
 	return archive.New(archive.Config{
-		Genesis: file.GenesisHash(), Members: func() []archive.Member { return members }, Network: file.Hash(),
+		Genesis: file().GenesisHash(), Members: members, Network: func() [32]byte { return file().Hash() },
 		Transient: func(err error) bool { return errors.Is(err, ledger.ErrBusy) }, Log: log,
 	}, l, st.ledger.Shelf(shelfArchive))
 }

@@ -37,6 +37,7 @@ type Gateway struct {
 	stores  *stores
 	sockets *sockets
 	bus     *bus.Bus
+	epochs  *epochs
 	stages  *stages
 }
 
@@ -69,7 +70,8 @@ func New(cfg Config, log *slog.Logger) (_ *Gateway, err error) {
 	if g.sockets, err = openSockets(&g.cfg); err != nil {
 		return nil, err
 	}
-	if g.bus, err = openBus(&g.cfg, g.home, log.With("stage", "bus")); err != nil {
+	g.epochs = newEpochs(&g.cfg, g.home, log.With("stage", "epochs"))
+	if g.bus, err = openBus(&g.cfg, g.home, g.epochs.current, log.With("stage", "bus")); err != nil {
 		return nil, err
 	}
 	g.sockets.named = append(g.sockets.named, busListeners(g.bus)...)

@@ -123,6 +123,7 @@ func (s *stages) handler(g *Gateway) (http.Handler, error) {
 	src := admin.Sources{
 		Journal: s.journal, Stage: s.batching, Ledger: s.ledger, Farm: s.farm, Archive: s.archive,
 		Peers: s.peers, Bus: s.bus,
+		Milestones: s.milestones, Trouble: s.trouble,
 		FrontEnds: s.frontEnds, CheckJournal: s.journal, CheckLedger: g.stores.ledger,
 	}
 	if s.pool != nil {
@@ -155,6 +156,19 @@ func (s *stages) handler(g *Gateway) (http.Handler, error) {
 	return mux, nil
 }
 
+// milestones returns the last milestone that each of the others told of.
+func (s *stages) milestones() map[string]uint32 {
+	told := map[string]uint32{}
+	for _, m := range s.peers.Stats().Members {
+		if m.Told {
+			told[m.Name] = m.Milestone
+		}
+	}
+	return told
+}
+
+func (s *stages) trouble() admin.Trouble { return admin.Trouble(s.ledger.Trouble()) }
+
 // A tangle is the protocol's routes, for the site and for everybody else: what
 // the site hands in is searched first and has no rate.
 type tangle struct{ site, guests http.Handler }
@@ -164,7 +178,7 @@ func (s *stages) tangle(g *Gateway) (t tangle, err error) {
 	third := cfg.API.ThirdParty
 	serve := func(c api.Config, pow bool, p powfarm.Priority) (http.Handler, error) {
 		c.Routes = []string{"mqtt/v1"}
-		c.Version, c.Network, c.Health = version, g.home.network, s.ledger.Ready
+		c.Version, c.Network, c.NetworkOf, c.Health = version, g.home.network, s.ledger.Network, s.ledger.Ready
 		c.TipRefresh = duration(cfg.Powfarm.TipRefresh)
 		var prover api.Prover
 		if pow && (cfg.Powfarm.Workers != 0 || s.pool != nil) {

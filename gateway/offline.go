@@ -81,7 +81,7 @@ func OpenOffline(cfg Config, log *slog.Logger) (_ *Offline, err error) {
 	if err != nil {
 		return nil, storeError(err)
 	}
-	a, err := newArchive(f, l, o.stores, log)
+	a, err := newArchive(func() *network.File { return f }, l, o.stores, log)
 	if err != nil {
 		return nil, storeError(err)
 	}

@@ -10,10 +10,10 @@ import (
 )
 
 // busConfig is the section peers, with the files that it names.
-func busConfig(cfg *Config, key ed25519.PrivateKey, f *network.File, log *slog.Logger) (bus.Config, error) {
+func busConfig(cfg *Config, key ed25519.PrivateKey, file func() *network.File, log *slog.Logger) (bus.Config, error) {
 	c := bus.Config{
 		Mode: bus.Mode(cfg.Peers.Mode), Gateway: cfg.Name, Key: key,
-		Network: subjects(f), Members: func() []bus.Member { return members(f) },
+		Network: subjects(file()), Members: func() []bus.Member { return members(file()) },
 		Listen: cfg.Peers.Listen, Routes: cfg.Peers.Routes, Clients: cfg.Peers.Clients, URL: cfg.Peers.URL,
 		Log: log,
 	}
@@ -31,8 +31,8 @@ func busConfig(cfg *Config, key ed25519.PrivateKey, f *network.File, log *slog.L
 }
 
 // openBus opens the NATS connection of the section peers.
-func openBus(cfg *Config, h *home, log *slog.Logger) (*bus.Bus, error) {
-	c, err := busConfig(cfg, h.key, h.network, log)
+func openBus(cfg *Config, h *home, file func() *network.File, log *slog.Logger) (*bus.Bus, error) {
+	c, err := busConfig(cfg, h.key, file, log)
 	if err != nil {
 		return nil, err
 	}

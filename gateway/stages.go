@@ -13,6 +13,7 @@ import (
 	"github.com/hedgerow-iot/hedgerow/gateway/admin"
 	"github.com/hedgerow-iot/hedgerow/gateway/bus"
 	"github.com/hedgerow-iot/hedgerow/ledger"
+	"github.com/hedgerow-iot/hedgerow/ledger/api"
 	"github.com/hedgerow-iot/hedgerow/ledger/peer"
 	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
 	"github.com/hedgerow-iot/hedgerow/powfarm"
@@ -30,6 +31,8 @@ type stages struct {
 	archive                *archive.Archive
 	bus                    *bus.Bus
 	peers                  *peer.Peers
+	epochs                 *epochs
+	events                 *api.Events
 	farm                   *powfarm.Farm
 	pool                   *remote.Pool   // nil: no workers on other boxes are asked
 	lend                   *remote.Server // nil: the farm is not lent
@@ -56,6 +59,7 @@ func newStages(g *Gateway) (s *stages, err error) {
 	if err := s.remoteStages(g); err != nil {
 		return nil, err
 	}
+	s.epochs.prover = s.prover(powfarm.Urgent)
 	if s.restorer, err = newRestorer(s, g); err != nil {
 		return nil, storeError(err)
 	}
@@ -151,6 +155,7 @@ func (s *stages) fronts(g *Gateway) error {
 	s.mqtt, err = mqtt.New(mqtt.Config{
 		Listeners: g.sockets.mqtt,
 		WebSocket: mqtt.WebSocket{Listeners: g.sockets.webSocket, Path: web.Path, Origins: web.Origins},
+		Events:    tangleEvents{s},
 		Drain:     duration(cfg.Shutdown.Drain), Log: log.With("stage", "mqtt"),
 		Limits: mqtt.Limits{
 			Packet: int(l.Packet), PacketBeforeLogin: int(min(l.PacketBeforeLogin, l.Packet)),
@@ -181,7 +186,7 @@ func (s *stages) fronts(g *Gateway) error {
 
 // servers are the stages that take things in, and what answers about them.
 func (s *stages) servers() []server {
-	all := []server{{"http", s.http.run}, {"admin", s.admin.Run}, {"mqtt", s.mqtt.Run}}
+	all := []server{{"http", s.http.run}, {"admin", s.admin.Run}, {"mqtt", s.mqtt.Run}, {"events", s.events.Run}}
 	if s.coap != nil {
 		all = append(all, server{"coap", s.coap.Run})
 	}
@@ -192,7 +197,7 @@ func (s *stages) servers() []server {
 // with them.
 func (s *stages) below() []func(context.Context) error {
 	all := []func(context.Context) error{
-		s.farm.Run, s.ledger.Run, s.journal.Run, s.archive.Run, s.bus.Run, s.peers.Run,
+		s.farm.Run, s.ledger.Run, s.journal.Run, s.archive.Run, s.bus.Run, s.peers.Run, s.epochs.run,
 	}
 	if s.pool != nil {
 		all = append(all, s.pool.Run)

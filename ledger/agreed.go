@@ -243,6 +243,12 @@ func (l *Ledger) Ordered(index uint32) ([]consensus.Entry, error) {
 	return entries, nil
 }
 
+// Network returns the network file with this hash of any epoch up to the one in
+// force, or nil.
+func (l *Ledger) Network(hash [32]byte) *network.File {
+	return l.epochs.Load().Network(hash)
+}
+
 // Word returns what is to be told to the others.
 func (l *Ledger) Word() Word {
 	l.board.mu.Lock()

@@ -81,10 +81,19 @@ func (a *Archive) loadLooks() error {
 	if err != nil {
 		return err
 	}
-	if l := a.looks; l.network != a.cfg.Network {
-		a.looks = looks{network: a.cfg.Network, until: a.position, all: l.all || l.forgotten > 0}
-	}
+	a.again()
 	return nil
+}
+
+// again has the blocks that were refused looked at once more if the network file
+// is another one than when they were.
+func (a *Archive) again() (changed bool) {
+	now, l := a.cfg.Network(), a.looks
+	if l.network == now {
+		return false
+	}
+	a.looks = looks{network: now, until: a.position, all: l.all || l.forgotten > 0}
+	return true
 }
 
 // genuine reports whether a block that no member's key vouches for is a batch

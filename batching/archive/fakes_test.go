@@ -228,7 +228,7 @@ func config(members ...*signer) Config {
 		fmt.Fprintf(names, "%s %x ", m.name, m.public())
 	}
 	return Config{
-		Genesis: genesis, Network: [32]byte(names.Sum(nil)), Transient: func(err error) bool { return errors.Is(err, errBusy) },
+		Genesis: genesis, Network: func() [32]byte { return [32]byte(names.Sum(nil)) }, Transient: func(err error) bool { return errors.Is(err, errBusy) },
 		Members: func() (all []Member) {
 			for _, m := range members {
 				all = append(all, m.member())

@@ -134,6 +134,9 @@ func (a *Archive) Run(ctx context.Context) error {
 		if err = a.gather(ctx, g); err == nil && ctx.Err() == nil {
 			err = a.write(ctx, g)
 		}
+		if err == nil && a.again() {
+			err = a.prepare(ctx)
+		}
 	}
 	if err != nil && ctx.Err() == nil {
 		return fmt.Errorf("archive: %w", err)

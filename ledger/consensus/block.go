@@ -71,6 +71,16 @@ type Epochs struct {
 // File returns the network file in force.
 func (e *Epochs) File() *network.File { return e.all[len(e.all)-1].file }
 
+// Network returns the file with this hash, or nil.
+func (e *Epochs) Network(hash [32]byte) *network.File {
+	for _, of := range e.all {
+		if of.hash == hash {
+			return of.file
+		}
+	}
+	return nil
+}
+
 // Decode returns the block with what consensus needs of it. It checks all that
 // does not depend on parents: the layout of a vote, its gateway, signature and
 // nonce (§2). The error wraps [ErrInvalid] or [ErrFutureEpoch]. It costs one

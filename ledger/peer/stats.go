@@ -41,7 +41,7 @@ type Member struct {
 	// has said nothing.
 	Milestone uint32
 	Told      bool
-	Standing float64   // 0 to 1; it is shunned when it has none
+	Standing  float64 // 0 to 1; it is shunned when it has none
 	MemberCounts
 
 	ShunnedUntil time.Time // zero: it is not
