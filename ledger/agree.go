@@ -23,9 +23,10 @@ const (
 	busyPause = time.Second
 	// votePause is how long votes wait while many blocks come in.
 	votePause = 100 * time.Millisecond
-	// oldNews is how many milestones behind the others a gateway need not tell
-	// its signatures.
-	oldNews = 256
+	// newsAtOnce is how many of the milestones that were found at once are told
+	// by their signatures. A replica that catches up finds many, which the
+	// others have certified long ago; whoever has not asks for them.
+	newsAtOnce = 16
 	// maxParked is how many votes of the next epoch are kept of one sender.
 	maxParked = 1000
 )
@@ -46,7 +47,6 @@ type agreement struct {
 	certAt   time.Time                   // since when a certificate waits
 	fresh    stardust.BlockID            // no milestone orders it, as we know
 	sealed   map[uint32]bool             // certified above agreed.Certified
-	newest   uint32                      // milestone that others have told of
 	tried    time.Time                   // when votes were last thought of
 	alarmed  bool
 	parked   []*job
@@ -224,7 +224,7 @@ func (l *Ledger) resume() error {
 			a.sealed[index] = true
 			continue
 		}
-		l.derived(&consensus.Milestone{Essence: e}, a.files[e.Epoch])
+		l.derived(&consensus.Milestone{Essence: e}, a.files[e.Epoch], index+newsAtOnce > last)
 	}
 	return nil
 }
@@ -308,7 +308,7 @@ func (l *Ledger) settle(c Change) {
 		for _, e := range m.Blocks {
 			delete(a.ordered, e.ID)
 		}
-		l.derived(m, a.files[m.Epoch])
+		l.derived(m, a.files[m.Epoch], i+newsAtOnce >= len(c.Milestones))
 	}
 	a.blocks = 0
 	now := l.board.agreed
@@ -322,9 +322,9 @@ func (l *Ledger) settle(c Change) {
 		l.board.order(c.Milestones[i].Blocks)
 	}
 	if c.Certified > 0 {
-		l.board.mu.Lock()
+		l.board.certMu.Lock()
 		l.board.certs.Forget(c.Certified + 1)
-		l.board.mu.Unlock()
+		l.board.certMu.Unlock()
 	}
 	for _, f := range c.Networks {
 		if f.Epoch > 0 {
@@ -333,13 +333,13 @@ func (l *Ledger) settle(c Change) {
 	}
 }
 
-// derived takes a durable milestone among those that want signatures, and signs
-// it.
-func (l *Ledger) derived(m *consensus.Milestone, file *network.File) {
+// derived takes a durable milestone among those that want signatures, signs it,
+// and tells that.
+func (l *Ledger) derived(m *consensus.Milestone, file *network.File, tell bool) {
 	a := &l.agreement
-	l.board.mu.Lock()
+	l.board.certMu.Lock()
 	l.judge(l.board.certs.Derived(m, file))
-	l.board.mu.Unlock()
+	l.board.certMu.Unlock()
 	if a.key == nil || a.alarmed {
 		return
 	}
@@ -348,12 +348,12 @@ func (l *Ledger) derived(m *consensus.Milestone, file *network.File) {
 	}
 	sig := consensus.SignMilestone(a.key, m.Index, m.ID())
 	l.certify([]consensus.Signature{sig})
-	if m.Index+oldNews > a.newest {
+	if tell {
 		l.publish(sig)
 	}
 }
 
-// judge acts on what signatures say of a milestone. The board is locked.
+// judge acts on what signatures say of a milestone. The caller holds certMu.
 func (l *Ledger) judge(st consensus.Status) {
 	a := &l.agreement
 	if st.Alarm && !a.alarmed {
@@ -361,7 +361,9 @@ func (l *Ledger) judge(st consensus.Status) {
 		if a.issuer != nil {
 			a.issuer.Halt()
 		}
+		l.board.mu.Lock()
 		l.board.trouble.Conflict = st.Index
+		l.board.mu.Unlock()
 		l.log.Error("other gateways signed another milestone than this one derived; this gateway votes no more",
 			"alarm", "milestone_conflict", "milestone", st.Index)
 	}
@@ -383,8 +385,8 @@ func (l *Ledger) judge(st consensus.Status) {
 
 // certify takes in what others signed.
 func (l *Ledger) certify(signatures []consensus.Signature) {
-	l.board.mu.Lock()
-	defer l.board.mu.Unlock()
+	l.board.certMu.Lock()
+	defer l.board.certMu.Unlock()
 	for _, sig := range signatures {
 		st, err := l.board.certs.Add(sig)
 		if err != nil {
@@ -399,7 +401,6 @@ func (l *Ledger) certify(signatures []consensus.Signature) {
 // hear takes in what another gateway said of its part.
 func (l *Ledger) hear(from network.PublicKey, w *Word) {
 	a := &l.agreement
-	a.newest = max(a.newest, w.Milestone)
 	if a.issuer == nil {
 		return
 	}

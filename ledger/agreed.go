@@ -46,6 +46,7 @@ type Word struct {
 const (
 	maxWords      = 256
 	maxSignatures = 4096
+	maxSpan       = 4096 // milestones that Signatures looks at
 )
 
 // A board is where the writer shows what is agreed, and finds what others say.
@@ -62,8 +63,10 @@ type board struct {
 	newly      chan struct{}             // closed, and made anew, when there are more
 	words      []heard
 	signatures []consensus.Signature
-	certs      *consensus.Certificates
 	trouble    Trouble
+
+	certMu sync.Mutex // guards what follows; taken before mu
+	certs  *consensus.Certificates
 }
 
 // Trouble is evidence that gateways break the rules.
@@ -287,18 +290,23 @@ func (l *Ledger) Certify(signatures []consensus.Signature) error {
 }
 
 // Signatures returns the signatures known of the milestones from one index to
-// another, both included, by ascending index, and at most most of them.
+// another, both included, by ascending index, and at most most of them. It looks
+// at some thousand milestones at most.
 func (l *Ledger) Signatures(from, to uint32, most int) (out []consensus.Signature, err error) {
 	last, _ := l.store.Last()
-	for index := max(from, 1); index <= min(to, last) && len(out) < most; index++ {
+	from = max(from, 1)
+	if to-from > maxSpan {
+		to = from + maxSpan
+	}
+	for index := from; index <= min(to, last) && len(out) < most; index++ {
 		_, signatures, err := l.store.Milestone(index)
 		if err != nil {
 			return nil, fmt.Errorf("signatures of milestone %d: %w", index, err)
 		}
 		if signatures == nil {
-			l.board.mu.Lock()
+			l.board.certMu.Lock()
 			signatures = l.board.certs.Said(index)
-			l.board.mu.Unlock()
+			l.board.certMu.Unlock()
 		}
 		out = append(out, signatures[:min(len(signatures), most-len(out))]...)
 	}

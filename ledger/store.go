@@ -12,7 +12,7 @@ import (
 type Change struct {
 	Entries      []Entry
 	Own          *consensus.Durable       // nil: as it was
-	Milestones   []consensus.Milestone    // ascending, following what is stored; their blocks are stored or entries
+	Milestones   []consensus.Milestone    // ascending, following what is stored; their blocks are stored. They may be seen before the rest
 	Certificates []Certificate            // of stored milestones or of those above
 	Certified    uint32                   // if above what is stored: every milestone up to it has a certificate
 	Equivocation []consensus.Equivocation // one of a key

@@ -190,7 +190,10 @@ func (l *Ledger) commit(g *group) error {
 		switch err := l.store.Commit(c); {
 		case errors.Is(err, ErrBusy):
 			l.agreement.put(c)
-			return errors.Join(err, l.giveBack(g, err))
+			if doubt := l.giveBack(g, err); doubt != nil {
+				return doubt
+			}
+			return err
 		case err != nil:
 			return fmt.Errorf("store %d blocks: %w", len(g.entries), err)
 		}

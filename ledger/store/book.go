@@ -505,6 +505,13 @@ func (w *writer) order(m *consensus.Milestone, from, to int) error {
 	return w.set(listKey(m.Index, from/chunkBlocks), appendPlaced(nil, before, list))
 }
 
+func blocksOf(milestones []consensus.Milestone) (n int) {
+	for i := range milestones {
+		n += len(milestones[i].Blocks)
+	}
+	return n
+}
+
 // spill writes the blocks of milestones that one transaction cannot take,
 // in several. Nobody reads that before the milestone itself is there: after a
 // crash in between the same is written again.

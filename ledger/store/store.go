@@ -325,6 +325,20 @@ func (s *Store) Commit(c ledger.Change) error {
 	if err := s.Ready(); err != nil {
 		return err
 	}
+	for size := blocksOf(c.Milestones); size > chunkBlocks && len(c.Milestones) > 1; {
+		first := c.Milestones[:1]
+		if err := s.write(ledger.Change{Milestones: first}); err != nil {
+			return err
+		}
+		size -= len(first[0].Blocks)
+		c.Milestones = c.Milestones[1:]
+	}
+	return s.write(c)
+}
+
+// write stores a change whose milestones together, but for what is spilled,
+// fit one transaction.
+func (s *Store) write(c ledger.Change) error {
 	ordered, err := s.spill(c.Milestones)
 	if err != nil {
 		return s.fail(err)
