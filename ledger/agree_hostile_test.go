@@ -1,0 +1,211 @@
+package ledger_test
+
+import (
+	"encoding/json"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/hedgerow-iot/hedgerow/ledger"
+	"github.com/hedgerow-iot/hedgerow/ledger/consensus"
+	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
+)
+
+// vote returns a signed vote of gateway g that opens round 1 over the parents.
+func (f *federation) vote(g int, change func(*consensus.Vote), parents ...stardust.BlockID) []byte {
+	f.t.Helper()
+	v := consensus.Vote{Claim: consensus.Claim{Gateway: uint8(g), Round: 1, Seen: 1 << g}}
+	if change != nil {
+		change(&v)
+	}
+	b := v.Block(f.keys[g], f.file.Hash(), stardust.SortParents(parents))
+	raw, err := b.AppendBinary(nil)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return raw
+}
+
+func TestVotesThatBreakARuleAreRefused(t *testing.T) {
+	f := federate(t, 4, memories)
+	for _, m := range f.all[1:] {
+		m.stop()
+	}
+	l := f.all[0].ledger()
+	ids := f.all[0].attach(1)
+	forged := f.vote(3, nil, stardust.GenesisID)
+	forged[len(forged)-9] ^= 1 // the signature is followed by the nonce
+	withNonce := f.vote(3, nil, stardust.GenesisID)
+	withNonce[len(withNonce)-1] = 1
+	for name, raw := range map[string][]byte{
+		"a forged signature": forged,
+		"a nonce":            withNonce,
+		"a round too high":   f.vote(3, func(v *consensus.Vote) { v.Round = 2 }, stardust.GenesisID),
+		"a set too wide":     f.vote(3, func(v *consensus.Vote) { v.Seen = 0xf }, stardust.GenesisID),
+		"merges of nothing":  f.vote(3, func(v *consensus.Vote) { v.Merges = 1 }, stardust.GenesisID),
+		"no such gateway":    f.vote(3, func(v *consensus.Vote) { v.Gateway = 9 }, stardust.GenesisID),
+		"a self parent that is no vote": f.vote(3, func(v *consensus.Vote) {
+			v.HasSelf = true
+		}, ids[0]),
+	} {
+		if err := receive(t, l, raw); !errors.Is(err, ledger.ErrInvalid) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if ok, err := l.Has(stardust.IDOf(raw)); ok || err != nil {
+			t.Errorf("%s: it is stored: %v", name, err)
+		}
+	}
+	future := f.vote(3, func(v *consensus.Vote) { v.Epoch = 1 }, stardust.GenesisID)
+	if err := receive(t, l, future); err != nil || l.Stats().Parked != 1 {
+		t.Errorf("a vote of the next epoch: %v, %d are parked", err, l.Stats().Parked)
+	}
+	good := f.vote(3, nil, stardust.GenesisID)
+	if b, err := stardust.ParseBlock(good); err != nil {
+		t.Fatal(err)
+	} else if _, err := l.Attach(t.Context(), b, nil); !errors.Is(err, ledger.ErrInvalid) {
+		t.Errorf("a vote is attached by hand: %v", err)
+	}
+	if err := receive(t, l, good); err != nil {
+		t.Errorf("a vote that breaks no rule: %v", err)
+	}
+}
+
+func TestAGatewayThatVotesTwiceIsNamedAndAgreementGoesOn(t *testing.T) {
+	f := federate(t, 4, memories)
+	f.all[3].stop()
+	ids := f.all[0].attach(1)
+	f.certified(ids, f.all[:3]...)
+	twice := [][]byte{f.vote(3, nil, stardust.GenesisID), f.vote(3, nil, stardust.GenesisID, ids[0])}
+	for i, m := range f.all[:3] {
+		for j := range twice {
+			if err := receive(t, m.ledger(), twice[(i+j)%2]); err != nil { // in different orders
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, m := range f.all[:3] {
+		eventually(t, "the gateway is named", func() bool {
+			got := m.ledger().Trouble().Equivocators
+			return len(got) == 1 && got[0] == "g3"
+		})
+	}
+	f.certified(f.all[1].attach(5), f.all[:3]...)
+	f.agree(f.all[:3]...)
+
+	f.all[0].stop()
+	f.all[0].start()
+	if got := f.all[0].ledger().Trouble().Equivocators; len(got) != 1 {
+		t.Errorf("after a restart %v are named", got)
+	}
+	f.certified(f.all[1].attach(5), f.all[:3]...)
+	f.agree(f.all[:3]...)
+}
+
+func TestWhoIsContradictedByManyVotesNoMore(t *testing.T) {
+	f := federate(t, 4, memories)
+	l := f.all[0].ledger()
+	f.certified(f.all[0].attach(1), f.all...)
+	next := l.Agreed().Milestone + 1
+	one := consensus.SignMilestone(f.keys[2], next, [32]byte{1})
+	other := consensus.SignMilestone(f.keys[3], next, [32]byte{1})
+	bad := other
+	bad.Signature[0] ^= 1
+	if err := l.Certify([]consensus.Signature{one, bad}); err != nil {
+		t.Fatal(err)
+	}
+	f.certified(f.all[0].attach(1), f.all...)
+	if tr := l.Trouble(); tr.Conflict != 0 {
+		t.Errorf("one gateway that may be Byzantine makes an alarm: %+v", tr)
+	}
+	next = l.Agreed().Milestone + 1
+	one, other = consensus.SignMilestone(f.keys[2], next, [32]byte{1}), consensus.SignMilestone(f.keys[3], next, [32]byte{1})
+	if err := l.Certify([]consensus.Signature{one, other}); err != nil {
+		t.Fatal(err)
+	}
+	f.all[1].attach(1)
+	eventually(t, "the contradiction is noticed", func() bool { return l.Trouble().Conflict == next })
+	votes := l.Stats().Votes
+	f.certified(f.all[1].attach(3), f.all[1:]...)
+	if n := l.Stats().Votes; n != votes {
+		t.Errorf("it votes %d times more", n-votes)
+	}
+}
+
+func TestAGatewayThatLostItsVotesRecovers(t *testing.T) {
+	f := federate(t, 4, memories)
+	f.certified(f.all[3].attach(3), f.all...)
+	lost := f.all[3]
+	lost.stop()
+	lost.store = newMemory() // and no Begin: nobody knows what it has voted
+	lost.start()
+	ids := f.all[0].attach(2)
+	f.certified(ids, f.all...)
+	eventually(t, "it knows what it may open", func() bool { return lost.ledger().Word().Answers })
+	before := lost.ledger().Stats().Votes
+	f.certified(append(lost.attach(2), f.all[1].attach(2)...), f.all...)
+	if n := lost.ledger().Stats().Votes; n == before {
+		t.Error("it votes no more")
+	}
+	f.agree(f.all...)
+	for _, m := range f.all {
+		if tr := m.ledger().Trouble(); len(tr.Equivocators) > 0 || tr.Conflict != 0 {
+			t.Errorf("%d saw %+v", m.index, tr)
+		}
+	}
+}
+
+func TestRestartsChangeNothing(t *testing.T) {
+	f := federate(t, 4, func() ledger.Store { return open(t, t.TempDir()) })
+	var ids []stardust.BlockID
+	for round := range 6 {
+		m := f.all[round%4]
+		ids = append(ids, m.attach(3)...)
+		m.stop()
+		time.Sleep(30 * time.Millisecond)
+		m.start()
+	}
+	f.certified(ids, f.all...)
+	f.agree(f.all...)
+	for _, m := range f.all {
+		if tr := m.ledger().Trouble(); len(tr.Equivocators) > 0 || tr.Conflict != 0 {
+			t.Errorf("%d saw %+v", m.index, tr)
+		}
+	}
+}
+
+func TestANetworkFileInABlockBeginsAnEpoch(t *testing.T) {
+	f := federate(t, 4, memories)
+	f.certified(f.all[0].attach(2), f.all...)
+	next := f.file.Next()
+	if err := next.Remove("g3"); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 3 {
+		next.Sign(f.keys[i])
+	}
+	text, err := json.Marshal(next)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := f.all[1].ledger()
+	update := newBlock(consensus.TagUpdate, string(text), l.Tips()...)
+	id, err := l.Attach(t.Context(), update, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.certified([]stardust.BlockID{id}, f.all...)
+	for _, m := range f.all {
+		eventually(t, "the epoch begins", func() bool { return m.ledger().Agreed().Epoch == 1 })
+		if got := m.ledger().Network(next.Hash()); got == nil || len(got.Gateways) != 3 {
+			t.Errorf("%d knows %v", m.index, got)
+		}
+	}
+	f.all[3].stop() // it is no member any more
+	f.certified(f.all[0].attach(3), f.all[:3]...)
+	f.all[2].stop()
+	f.certified(f.all[1].attach(3), f.all[:2]...) // two of three
+	f.all[2].start()
+	f.all[3].start()
+	f.certified(f.all[1].attach(3), f.all...)
+	f.agree(f.all...)
+}
