@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"log/slog"
@@ -8,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"github.com/hedgerow-iot/hedgerow/gateway"
 )
@@ -41,6 +43,11 @@ func (c *runCmd) Run(e *env) error {
 	if c.Sandbox {
 		printSandbox(e.stdout, g)
 	}
+	running, stop := context.WithCancel(e.ctx)
+	var resting sync.WaitGroup
+	resting.Go(func() { gateway.Rest(running) })
+	defer resting.Wait()
+	defer stop()
 	return g.Run(e.ctx, e.now)
 }
 
