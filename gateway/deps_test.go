@@ -40,7 +40,7 @@ func edges() map[string]row {
 	)
 	return map[string]row{
 		"batching/reading": {"", ""},
-		"ledger/stardust":  {"", crypto},
+		"ledger/stardust":  {"", crypto + " filippo.io/edwards25519"},
 		"powfarm/curl":     {"", sys},
 
 		"ledger/network":   {"ledger/stardust", crypto},

@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/hedgerow-iot/hedgerow/ledger/network"
+	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
 )
 
 // certWindow is how many milestones ahead of its own a replica takes
@@ -191,7 +192,7 @@ func (k *certificate) member(s *Signature) bool {
 }
 
 func (s *Signature) holds() bool {
-	return ed25519.Verify(s.PublicKey[:], s.Milestone[:], s.Signature[:])
+	return stardust.VerifyEd25519(s.PublicKey[:], s.Milestone[:], s.Signature[:])
 }
 
 // status weighs what was said of a milestone that is derived.

@@ -125,9 +125,9 @@ func (v *Vote) digest(genesisHash [32]byte, parents []stardust.BlockID) [32]byte
 }
 
 // verify reports whether key signed the vote under these parents.
-func (v *Vote) verify(key ed25519.PublicKey, genesisHash [32]byte, parents []stardust.BlockID) bool {
+func (v *Vote) verify(key []byte, genesisHash [32]byte, parents []stardust.BlockID) bool {
 	d := v.digest(genesisHash, parents)
-	return ed25519.Verify(key, d[:], v.Signature[:])
+	return stardust.VerifyEd25519(key, d[:], v.Signature[:])
 }
 
 // Block signs the vote and returns its block: no proof of work, nonce 0. The

@@ -8,6 +8,8 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+
+	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
 )
 
 // Why a file is not accepted as the next epoch of a network. The errors of
@@ -131,7 +133,7 @@ func (f *File) Approved(previous *File) (Approval, error) {
 			a.Others = append(a.Others, s.PublicKey)
 			continue
 		}
-		if !ed25519.Verify(s.PublicKey[:], hash[:], s.Signature[:]) {
+		if !stardust.VerifyEd25519(s.PublicKey[:], hash[:], s.Signature[:]) {
 			return a, fmt.Errorf("%w: signatures[%d], of %v, does not fit the file", ErrForged, i, s.PublicKey)
 		}
 		for _, name := range names {
