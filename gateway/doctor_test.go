@@ -75,7 +75,7 @@ func TestAHealthyGatewayIsFoundSo(t *testing.T) {
 	}
 	after := d.Examine(t.Context())
 	want(t, after, "journal", VerdictOK, "1 reading")
-	want(t, after, "ledger", VerdictOK, "1 block")
+	want(t, after, "ledger", VerdictOK, "block") // and votes
 	want(t, after, "identity", VerdictOK, "public key 0x")
 	want(t, after, "network", VerdictOK, "1 gateway, quorum 1")
 	want(t, after, "disk_speed", VerdictOK, "p99")

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hedgerow-iot/hedgerow/batching/envelope"
 	"github.com/hedgerow-iot/hedgerow/ledger/store"
 )
 
@@ -41,15 +42,21 @@ func freeAddress(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// blocks waits until the gateway holds n blocks.
-func (r *runner) blocks(n int) {
+// batches waits until the gateway holds n blocks with readings of members.
+func (r *runner) batches(n int) {
 	r.t.Helper()
-	var s struct {
-		Replica struct{ Blocks int }
-	}
-	for end := time.Now().Add(time.Minute); s.Replica.Blocks != n; time.Sleep(20 * time.Millisecond) {
-		if r.get("/api/hedgerow/v1/status", &s); time.Now().After(end) {
-			r.t.Fatalf("%d blocks, want %d", s.Replica.Blocks, n)
+	for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+		held := 0
+		for _, m := range r.home.network.Gateways {
+			var page struct{ Items []string }
+			r.get("/api/hedgerow/v1/blocks?limit=1000&tag="+string(envelope.Tag(m.Name)), &page)
+			held += len(page.Items)
+		}
+		if held == n {
+			return
+		}
+		if time.Now().After(end) {
+			r.t.Fatalf("%d blocks with readings, want %d", held, n)
 		}
 	}
 }
@@ -75,8 +82,8 @@ func TestALostLedgerComesBackFromTheOthers(t *testing.T) {
 				a.readings(n + 1)
 				b.readings(n + 1)
 			}
-			a.blocks(6)
-			b.blocks(6)
+			a.batches(6)
+			b.batches(6)
 			must(t, b.stop())
 			must(t, a.publish("readings/probe-1/count", "not at the other"))
 			a.readings(4)
@@ -109,7 +116,7 @@ func TestALostDiskGoesOnAboveItsNumbers(t *testing.T) {
 		must(t, a.publish("readings/probe-1/count", "1"))
 		a.readings(n + 1)
 	}
-	b.blocks(3)
+	b.batches(3)
 	must(t, a.stop())
 	must(t, os.RemoveAll(string(own.DataDir)))
 	a = start(t, own)
@@ -187,7 +194,7 @@ func TestAnOlderJournalWithoutLedgerLosesNothingNew(t *testing.T) {
 				must(t, a.publish("readings/probe-1/count", "2"))
 				a.readings(n + 2)
 			}
-			b.blocks(4)
+			b.batches(4)
 			must(t, a.stop())
 			must(t, b.stop())
 			must(t, os.RemoveAll(ledgerDir(own)))
@@ -215,7 +222,7 @@ func TestAnEmptyLedgerDirectoryIsALostLedger(t *testing.T) {
 		must(t, a.publish("readings/probe-1/count", "1"))
 		a.readings(n + 1)
 	}
-	b.blocks(2)
+	b.batches(2)
 	must(t, a.stop())
 	must(t, os.RemoveAll(ledgerDir(own)))
 	must(t, os.Mkdir(ledgerDir(own), 0o700))
