@@ -101,12 +101,15 @@ func (b *box) checkOnce(acked map[string]bool) {
 }
 
 // checkOnceOf is checkOnce for what a member acknowledged, as this gateway sees
-// it, which may be another one.
-func (b *box) checkOnceOf(file *network.File, member network.Gateway, acked map[string]bool) {
+// it, which may be another one, in one of the states given, or in any from attached on.
+func (b *box) checkOnceOf(file *network.File, member network.Gateway, acked map[string]bool, states ...string) {
 	b.t.Helper()
+	if len(states) == 0 {
+		states = []string{"attached", "approved", "confirmed", "certified"}
+	}
 	inAPI := map[string]int{}
 	for _, r := range b.readingsOf(member.Name) {
-		if !slices.Contains([]string{"attached", "approved", "confirmed", "certified"}, r.State) {
+		if !slices.Contains(states, r.State) {
 			b.t.Errorf("reading %s has state %s", r.ID, r.State)
 		}
 		inAPI[fmt.Sprintf("%s=%v", r.Device, r.Value)]++

@@ -207,8 +207,9 @@ func (f *fleet) awaitAttached() {
 }
 
 // checkOnceEverywhere looks at every gateway for what each of them, by name,
-// has acknowledged: it stands once in the API and once on the Tangle.
-func (f *fleet) checkOnceEverywhere(acked map[string]map[string]bool) {
+// has acknowledged: it stands once in the API, in one of the states given or in
+// any from attached on, and once on the Tangle.
+func (f *fleet) checkOnceEverywhere(acked map[string]map[string]bool, states ...string) {
 	f.t.Helper()
 	for _, s := range f.stations {
 		for _, of := range f.stations {
@@ -216,7 +217,7 @@ func (f *fleet) checkOnceEverywhere(acked map[string]map[string]bool) {
 			s.await("the index of "+name, time.Minute, func() bool { // which follows the blocks
 				return len(s.readingsOf(name)) >= len(acked[name])
 			})
-			s.checkOnceOf(f.file, of.member, acked[name])
+			s.checkOnceOf(f.file, of.member, acked[name], states...)
 		}
 	}
 }

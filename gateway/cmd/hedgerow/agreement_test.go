@@ -1,0 +1,188 @@
+package main_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hedgerow-iot/hedgerow/ledger/network"
+	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
+	"github.com/hedgerow-iot/hedgerow/ledger/store"
+)
+
+// brisk has data confirmed as fast as value.
+func brisk(n *network.File) { n.DataRoundInterval = network.Duration(100 * time.Millisecond) }
+
+// What is published at any gateway is confirmed and certified at all of them,
+// by equal milestones; one of four may be off. With two the others go on
+// attaching and confirm nothing. Once a quorum is back nothing was lost.
+func TestFourGatewaysAgree(t *testing.T) {
+	slow(t)
+	f := newFleet(t, brisk, "north", "south", "east", "west")
+	f.mesh(false)
+	f.start()
+	f.awaitRoutes()
+	acked := map[string]map[string]bool{}
+
+	f.publishFor(2*time.Second, "4", acked)
+	t.Logf("four: all is certified %v after the last reading", f.awaitCertified())
+	f.checkOnceEverywhere(acked, "certified")
+
+	f.stations[3].kill()
+	three := f.stations[:3]
+	f.publishFor(2*time.Second, "3", acked, three...)
+	t.Logf("three: all is certified %v after the last reading", f.awaitCertified(three...))
+
+	f.stations[2].kill()
+	two := f.stations[:2]
+	before := two[0].agreed()
+	f.publishFor(3*time.Second, "2", acked, two...)
+	for _, s := range two {
+		s.awaitAttached(time.Minute)
+	}
+	f.awaitEqual("of two", two...)
+	for _, s := range two {
+		if now := s.agreed(); now.LastMilestone.Index != before.LastMilestone.Index {
+			t.Errorf("%s went from milestone %d to %d without a quorum", s.member.Name, before.LastMilestone.Index, now.LastMilestone.Index)
+		}
+		for _, r := range s.readings() {
+			if strings.HasPrefix(r.Device, "2-") != (r.State == "attached") {
+				t.Errorf("%s has %s of %s as %s while there is no quorum", s.member.Name, r.ID, r.Device, r.State)
+			}
+		}
+	}
+
+	for _, s := range f.stations[2:] {
+		s.launch()
+	}
+	for _, s := range f.stations[2:] {
+		s.awaitReady()
+	}
+	t.Logf("four again: all is certified after %v", f.awaitCertified())
+	f.checkOnceEverywhere(acked, "certified")
+	t.Logf("%d acknowledged readings, %d milestones", total(acked), f.stations[0].agreed().LastMilestone.Index)
+	f.checkAgreement()
+}
+
+// publishFor has sensors publish at some stations, or all, for a while, and
+// adds what was acknowledged.
+func (f *fleet) publishFor(lasts time.Duration, prefix string, acked map[string]map[string]bool, some ...*station) {
+	f.t.Helper()
+	if len(some) == 0 {
+		some = f.stations
+	}
+	tr := publishAt(some, prefix, 1, 20*time.Millisecond)
+	pauseFor(lasts)
+	tr.end(acked)
+}
+
+// agreed is what status says of the milestones at a gateway and of its own
+// readings.
+type agreed struct {
+	LastMilestone struct {
+		Index uint32
+		ID    string
+	}
+	Certified uint32
+	Backlog   struct{ Stored, Batched, Attached, Approved, Confirmed int }
+	Alarms    []struct{ Name, Text string }
+}
+
+func (s *station) agreed() (a agreed) {
+	s.t.Helper()
+	s.getJSON("/api/hedgerow/v1/status", &a)
+	return a
+}
+
+// awaitCertified waits until everything that the stations, or those named, have
+// acknowledged is certified at each, by the same last milestone, and returns
+// how long that took.
+func (f *fleet) awaitCertified(some ...*station) time.Duration {
+	f.t.Helper()
+	if len(some) == 0 {
+		some = f.stations
+	}
+	began := time.Now()
+	var seen []agreed
+	defer func() {
+		if f.t.Failed() {
+			f.t.Logf("the last states: %+v", seen)
+		}
+	}()
+	some[0].await("equal milestones that certify everything", 90*time.Second, func() bool {
+		seen = nil
+		for _, s := range some {
+			seen = append(seen, s.agreed())
+		}
+		for _, a := range seen {
+			if a.Certified != a.LastMilestone.Index || a.LastMilestone != seen[0].LastMilestone || a.Backlog != seen[0].Backlog {
+				return false
+			}
+		}
+		b := seen[0].Backlog
+		return b.Stored+b.Batched+b.Attached+b.Approved+b.Confirmed == 0
+	})
+	return time.Since(began)
+}
+
+// checkAgreement kills all gateways and compares their milestones, one by one.
+// It looks for gateways that broke the rules, and into the stores.
+func (f *fleet) checkAgreement() {
+	f.t.Helper()
+	for _, s := range f.stations {
+		for _, a := range s.agreed().Alarms {
+			if a.Name != "anonymous_devices" {
+				f.t.Errorf("%s has the alarm %+v", s.member.Name, a)
+			}
+		}
+		s.kill()
+		for line := range strings.Lines(s.logText()) {
+			if strings.Contains(line, "level=ERROR") {
+				f.t.Errorf("%s: %s", s.member.Name, line)
+			}
+		}
+		s.checkSound()
+	}
+	first := f.stations[0].chain()
+	for _, s := range f.stations[1:] {
+		ids := s.chain()
+		if len(ids) != len(first) {
+			f.t.Errorf("%s has %d milestones, %s %d", s.member.Name, len(ids), f.stations[0].member.Name, len(first))
+		}
+		for i := range min(len(ids), len(first)) {
+			if ids[i] != first[i] {
+				f.t.Fatalf("milestone %d is %v at %s, %v at %s", i+1, ids[i], s.member.Name, first[i], f.stations[0].member.Name)
+			}
+		}
+	}
+}
+
+// chain returns the ids of the milestones in the store of a gateway that is
+// down. Each must be certified and follow the one before.
+func (s *station) chain() (ids []stardust.MilestoneID) {
+	s.t.Helper()
+	st, err := store.Open(fmt.Sprintf("%s/data/ledger", s.dir), store.Options{Reserve: 1})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer st.Close()
+	last, certified := st.Last()
+	if certified != last {
+		s.t.Errorf("%s has %d milestones, %d of them certified", s.member.Name, last, certified)
+	}
+	if keys, err := st.Equivocators(); err != nil || len(keys) > 0 {
+		s.t.Errorf("%s saw %v equivocate, %v", s.member.Name, keys, err)
+	}
+	for index := uint32(1); index <= last; index++ {
+		e, signatures, err := st.Milestone(index)
+		if err != nil || e.Index != index || len(signatures) < 3 {
+			s.t.Fatalf("milestone %d of %s is %+v with %d signatures, %v", index, s.member.Name, e, len(signatures), err)
+		}
+		if index > 1 && stardust.MilestoneID(e.Previous) != ids[index-2] {
+			s.t.Fatalf("milestone %d of %s follows %x, not %v", index, s.member.Name, e.Previous, ids[index-2])
+		}
+		ids = append(ids, stardust.MilestoneID(e.ID()))
+	}
+	return ids
+}
