@@ -19,6 +19,10 @@ func TestEventsFollowAReadingThroughAGateway(t *testing.T) {
 	must(t, err)
 	req.Header.Set("Authorization", "Bearer "+g.token)
 	resp, err := http.DefaultClient.Do(req)
+	for ; err == nil && resp.StatusCode == http.StatusServiceUnavailable; resp, err = http.DefaultClient.Do(req) {
+		resp.Body.Close() // it has just been started
+		time.Sleep(10 * time.Millisecond)
+	}
 	must(t, err)
 	defer resp.Body.Close()
 	if resp.StatusCode != 200 {

@@ -15,10 +15,11 @@ import (
 )
 
 type benchCmd struct {
-	Disk   benchDiskCmd   `cmd:"" help:"Measure how fast and how evenly a disk syncs."`
-	Ingest benchIngestCmd `cmd:"" help:"Measure a whole gateway in this process, with clients over loopback."`
-	Pow    benchPowCmd    `cmd:"" help:"Measure the proof-of-work kernels of this machine."`
-	Attach benchAttachCmd `cmd:"" help:"Measure batches sealed, proven and attached, and the ledger alone."`
+	Disk    benchDiskCmd    `cmd:"" help:"Measure how fast and how evenly a disk syncs."`
+	Ingest  benchIngestCmd  `cmd:"" help:"Measure a whole gateway in this process, with clients over loopback."`
+	Pow     benchPowCmd     `cmd:"" help:"Measure the proof-of-work kernels of this machine."`
+	Attach  benchAttachCmd  `cmd:"" help:"Measure batches sealed, proven and attached, and the ledger alone."`
+	Confirm benchConfirmCmd `cmd:"" help:"Measure how long a network of gateways takes to confirm and certify batches."`
 }
 
 // benchFlags are common to all benchmarks.
@@ -76,6 +77,13 @@ func (l *latencies) quantile(q float64) float64 {
 		left -= c
 	}
 	return float64(l.max.Microseconds()) / 1000
+}
+
+func (l *latencies) reset() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	clear(l.counts[:])
+	l.n, l.max = 0, 0
 }
 
 func (l *latencies) count() uint64 {
