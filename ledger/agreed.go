@@ -252,6 +252,9 @@ func (l *Ledger) Network(hash [32]byte) *network.File {
 	return l.epochs.Load().Network(hash)
 }
 
+// Networks returns the network files from that of epoch 0 to the one in force.
+func (l *Ledger) Networks() []*network.File { return l.epochs.Load().Files() }
+
 // Word returns what is to be told to the others.
 func (l *Ledger) Word() Word {
 	l.board.mu.Lock()

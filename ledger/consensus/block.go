@@ -71,6 +71,15 @@ type Epochs struct {
 // File returns the network file in force.
 func (e *Epochs) File() *network.File { return e.all[len(e.all)-1].file }
 
+// Files returns all of them, from that of epoch 0 on.
+func (e *Epochs) Files() []*network.File {
+	files := make([]*network.File, len(e.all))
+	for i, of := range e.all {
+		files[i] = of.file
+	}
+	return files
+}
+
 // Network returns the file with this hash, or nil.
 func (e *Epochs) Network(hash [32]byte) *network.File {
 	for _, of := range e.all {

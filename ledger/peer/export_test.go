@@ -25,6 +25,7 @@ const (
 	Answer   = kindAnswer
 
 	Signatures = kindSignatures
+	Network    = kindNetwork
 )
 
 func (f Forger) Frame(k kind, to ed25519.PublicKey, context string, body []byte) []byte {

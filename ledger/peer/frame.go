@@ -24,6 +24,7 @@ const (
 	kindAnswer   kind = 6 // to a request
 
 	kindSignatures kind = 7 // request: signatures of milestones
+	kindNetwork    kind = 8 // request: the network file with this hash
 )
 
 // Frames of one class come in the order in which they were made.
@@ -44,7 +45,7 @@ func (k kind) class() int {
 }
 
 func (k kind) request() bool {
-	return k == kindOrder || k == kindBlocks || k == kindStream || k == kindSignatures
+	return k == kindOrder || k == kindBlocks || k == kindStream || k == kindSignatures || k == kindNetwork
 }
 
 // kindOf returns what b says it is, if it is a frame.
@@ -84,7 +85,7 @@ var errFrame = errors.New("not a frame of this version")
 
 // parseFrame reads a frame; it shares b's memory. Its signature is not checked.
 func parseFrame(b []byte) (frame, error) {
-	if len(b) < frameLeast || b[0] != frameVersion || b[1] < byte(kindGossip) || b[1] > byte(kindSignatures) {
+	if len(b) < frameLeast || b[0] != frameVersion || b[1] < byte(kindGossip) || b[1] > byte(kindNetwork) {
 		return frame{}, errFrame
 	}
 	f := frame{kind: kind(b[1]), bytes: b, body: b[frameHead : len(b)-ed25519.SignatureSize]}

@@ -34,6 +34,12 @@
 // replica knows milestones that lack signatures for a second, it asks a member
 // that knows more for them.
 //
+// # The way of a network file
+//
+// Later epochs come in blocks. A gateway that joins then has the file of its own
+// epoch only, and asks the members that stand in it for the first one, which
+// its file names by hash, before it has a replica; see [FetchNetwork].
+//
 // # Limits
 //
 // Frames are bounded by what NATS carries (1 MiB), lists by their place in a
@@ -74,7 +80,7 @@ type Cursors interface {
 // A Config says who speaks with whom. All fields but Log are required.
 type Config struct {
 	Network *network.File
-	Key     ed25519.PrivateKey // of this gateway, a member of Network
+	Key     ed25519.PrivateKey // of this gateway; see [Peers.SetNetwork] for one that is no member
 	Conn    *nats.Conn
 	Cursors Cursors
 	Log     *slog.Logger
@@ -133,11 +139,7 @@ func New(cfg Config, replica *ledger.Ledger) (*Peers, error) {
 		unpublished: make(chan consensus.Signature, maxUnpublished),
 		news:        make(chan struct{}, 1),
 	}
-	r := newRoster(cfg.Network, own, &roster{})
-	if !r.isMember {
-		return nil, fmt.Errorf("network %s has no gateway with the key %v", cfg.Network.NetworkName, own)
-	}
-	p.roster.Store(r)
+	p.roster.Store(newRoster(cfg.Network, own, &roster{}))
 	p.outbox.init()
 	p.wants.init()
 	p.synced.init()

@@ -1,6 +1,7 @@
 package peer_test
 
 import (
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"errors"
@@ -28,7 +29,9 @@ type site struct {
 	t    testing.TB
 	nats *server.Server
 	file *network.File
-	keys map[string]ed25519.PrivateKey
+	// first is the file of epoch 0 if file is a later one.
+	first *network.File
+	keys  map[string]ed25519.PrivateKey
 
 	restoring string           // the gateway that is, when it starts
 	views     map[string]*view // what gateways know of the agreement; the ledger without one
@@ -107,7 +110,7 @@ func (s *site) start(name, dir string, cursors peer.Cursors) *gateway {
 	}
 	g := &gateway{t: s.t, name: name, dir: dir}
 	announce := func(id stardust.BlockID, raw []byte) { g.peers.Announce(id, raw) }
-	if g.Ledger, err = ledger.New(ledger.Config{Network: s.file, Announce: announce}, st); err != nil {
+	if g.Ledger, err = ledger.New(ledger.Config{Network: cmp.Or(s.first, s.file), Announce: announce}, st); err != nil {
 		s.t.Fatal(err)
 	}
 	cfg := peer.Config{Network: s.file, Key: s.keys[name], Conn: s.connect(), Cursors: cursors}

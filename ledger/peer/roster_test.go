@@ -1,6 +1,7 @@
 package peer_test
 
 import (
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"testing"
@@ -18,6 +19,7 @@ func (s *site) next(change func(*network.File), running ...*gateway) {
 	if err := f.Validate(); err != nil {
 		s.t.Fatal(err)
 	}
+	s.first = cmp.Or(s.first, s.file)
 	s.file = f
 	for _, g := range running {
 		g.peers.SetNetwork(f)

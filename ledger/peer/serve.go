@@ -76,6 +76,8 @@ func (p *Peers) look(f frame) ([]byte, error) {
 			return nil, err
 		}
 		return p.signaturesOf(asked)
+	case kindNetwork:
+		return p.networkOf(f.body)
 	}
 	from, err := parsePlace(f.body)
 	if err != nil {
