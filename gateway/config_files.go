@@ -77,7 +77,7 @@ func (d *decoder) network(c *Config, key ed25519.PrivateKey) {
 	case key == nil && !named:
 		d.refuse("name", "%s has no gateway %s", path, c.Name)
 	case key != nil:
-		if err := checkMember(f, c.Name, key.Public().(ed25519.PublicKey), path); err != nil && named {
+		if err := checkMemberOnce(string(c.DataDir), f, c.Name, key.Public().(ed25519.PublicKey), path); err != nil && named {
 			d.refuse("identity", "%v", err)
 		} else if err != nil {
 			d.refuse("name", "%v", err)

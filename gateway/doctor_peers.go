@@ -51,7 +51,7 @@ func (d *Doctor) peers(ctx context.Context, b *box) []Finding {
 	if err != nil {
 		return all
 	}
-	cfg, err := busConfig(&d.Config, key, func() *network.File { return f }, slog.New(slog.DiscardHandler))
+	cfg, err := busConfig(&d.Config, key, theMembers(f), slog.New(slog.DiscardHandler))
 	switch {
 	case err != nil:
 		return append(all, Finding{peersCheck, VerdictBad, short(err.Error()), "hedgerow check says what else is wrong with the configuration", false})

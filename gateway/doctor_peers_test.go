@@ -50,7 +50,7 @@ func (f *federation) openAs(name string) (address string) {
 	}
 	b, err := bus.Open(bus.Config{
 		Mode: bus.Embedded, Gateway: name, Key: f.keys[name], Network: subjects(f.file),
-		Members: func() []bus.Member { return members(f.file) }, Listen: "127.0.0.1:0", Clients: "127.0.0.1:0", Log: testLog(f.t),
+		Members: func() []bus.Member { return members(f.file.Gateways) }, Listen: "127.0.0.1:0", Clients: "127.0.0.1:0", Log: testLog(f.t),
 	})
 	if err != nil {
 		f.t.Fatal(err)

@@ -2,46 +2,100 @@ package gateway
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
+	"crypto/ed25519"
 	"fmt"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/hedgerow-iot/hedgerow/ledger"
-	"github.com/hedgerow-iot/hedgerow/ledger/consensus"
 	"github.com/hedgerow-iot/hedgerow/ledger/network"
 	"github.com/hedgerow-iot/hedgerow/ledger/peer"
-	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
 )
 
-// updatePatience is how long a network file in a block may take to come into
-// force before it is attached once more.
-const updatePatience = time.Minute
+const (
+	// updatePatience is how long a network file in a block may take to come into
+	// force before it is attached once more.
+	updatePatience = time.Minute
+	// updateRetry is how soon a network file that could not be attached is tried
+	// again.
+	updateRetry = 5 * time.Second
+	// leavingFor is how long the connections of members that have left are kept:
+	// they have to get the blocks that tell them so.
+	leavingFor = 10 * time.Second
+)
 
-// epochs keeps the network file: it puts one of the next epoch, which somebody
+// epochs keeps the network files: it puts one of the next epoch, which somebody
 // joined, before the members, and those that they have agreed on into force.
 type epochs struct {
 	dir    string // data directory
 	path   string // of the network file
-	file   atomic.Pointer[network.File]
-	begun  chan *network.File // by the ledger; some are left out if later ones follow
+	self   network.Gateway
+	file   atomic.Pointer[network.File] // of the members that this gateway works with
+	left   atomic.Pointer[leavers]
+	past   atomic.Pointer[[]*network.File] // those that are or were in force
+	begun  chan *network.File              // by the ledger; some are left out if later ones follow
 	ledger *ledger.Ledger
 	peers  *peer.Peers
 	prover prover
 	log    *slog.Logger
+
+	attaching chan struct{} // a token while a network file is being attached
+	news      chan struct{} // capacity 1: next was set
+	mu        sync.Mutex    // guards next
+	next      *offer        // nil: nobody has joined a later file
 }
 
-func newEpochs(cfg *Config, h *home, log *slog.Logger) *epochs {
-	e := &epochs{dir: string(cfg.DataDir), path: cfg.networkPath(), begun: make(chan *network.File, 1), log: log}
-	e.file.Store(h.network)
-	return e
+// leavers are the members that have left with the last epoch.
+type leavers struct {
+	gateways []network.Gateway
+	until    time.Time // when their connections end
 }
 
-// current returns the newest network file: that in force, or the one of the next
-// epoch that this gateway has joined.
+// newEpochs decides which network file this gateway works with: the one in force
+// as far as its ledger knows, which has stored these, or a later one that it was
+// given. The latter if it is no member of the former: a newcomer has to ask those
+// that know it.
+func newEpochs(cfg *Config, h *home, stored []*network.File, log *slog.Logger) (*epochs, error) {
+	e := &epochs{
+		dir: string(cfg.DataDir), path: cfg.networkPath(),
+		self:  network.Gateway{Name: cfg.Name, PublicKey: network.PublicKey(h.key.Public().(ed25519.PublicKey))},
+		begun: make(chan *network.File, 1), log: log,
+		attaching: make(chan struct{}, 1), news: make(chan struct{}, 1),
+	}
+	given := h.network
+	e.file.Store(given)
+	e.past.Store(&stored)
+	if given.Epoch > 0 {
+		e.next = &offer{file: given}
+	}
+	if len(stored) == 0 {
+		return e, nil
+	}
+	known := stored[len(stored)-1]
+	switch {
+	case known.Hash() == given.Hash():
+		e.next = nil
+	case given.Epoch <= known.Epoch: // the process ended before the file was saved, or another one won
+		e.next = nil
+		return e, e.save(known)
+	case given.Follows(known) == nil && e.isMember(known):
+		e.file.Store(known)
+	}
+	return e, nil
+}
+
+// current returns the network file whose members this gateway works with: the
+// one in force, or a later one while it does not have all blocks up to that.
 func (e *epochs) current() *network.File { return e.file.Load() }
+
+func (e *epochs) isMember(f *network.File) bool {
+	_, ok := f.Index(e.self.PublicKey[:])
+	return ok
+}
 
 // begin is told of an epoch by the ledger's writer, which must not wait.
 func (e *epochs) begin(f *network.File) {
@@ -58,22 +112,20 @@ func (e *epochs) begin(f *network.File) {
 	}
 }
 
-// run puts epochs into force until ctx ends.
+// run puts epochs into force, and files before the members, until ctx ends.
 func (e *epochs) run(ctx context.Context) error {
-	retry := time.NewTimer(0)
-	defer retry.Stop()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return e.follow(ctx) })
+	g.Go(func() error { return e.propose(ctx) })
+	return g.Wait()
+}
+
+func (e *epochs) follow(ctx context.Context) error {
 	for {
 		select {
 		case f := <-e.begun:
 			if err := e.enter(f); err != nil {
 				return err
-			}
-		case <-retry.C:
-			if err := e.propose(ctx); err != nil && ctx.Err() == nil {
-				e.log.Warn("the network file of the next epoch is not attached yet", "err", err)
-			}
-			if e.current().Epoch > e.ledger.Agreed().Epoch {
-				retry.Reset(updatePatience)
 			}
 		case <-ctx.Done():
 			return nil
@@ -82,58 +134,181 @@ func (e *epochs) run(ctx context.Context) error {
 }
 
 // enter takes a network file that has come into force in the place of the one
-// before, unless that is it already.
+// before, unless it is that already, or a later one is to be reached still.
 func (e *epochs) enter(f *network.File) error {
 	old := e.current()
-	if f.Epoch <= old.Epoch {
+	if f.Epoch < old.Epoch || f.Hash() == old.Hash() {
 		return nil
 	}
-	if err := errors.Join(keepEpoch(e.dir, old), f.Save(e.path)); err != nil {
-		return fmt.Errorf("keep the network file of epoch %d: %w", f.Epoch, err)
+	if f.Epoch == old.Epoch {
+		e.log.Error("the members agreed on another network file of this epoch than the one that was joined here", "epoch", f.Epoch)
 	}
-	e.file.Store(f)
-	e.peers.SetNetwork(f)
-	e.log.Info("network file of the epoch in force saved", "epoch", f.Epoch, "file", e.path)
+	if err := e.save(f); err != nil {
+		return err
+	}
+	e.log.Info("epoch in force", "epoch", f.Epoch, "gateways", len(f.Gateways), "quorum", f.Quorum(), "file", e.path)
+	for _, a := range e.alarms() {
+		e.log.Error(a.Text, "alarm", a.Name, "epoch", f.Epoch)
+	}
 	return nil
 }
 
-// propose attaches the network file if it is of the next epoch, once this
-// replica knows what the others have.
-func (e *epochs) propose(ctx context.Context) error {
-	f := e.current()
-	if f.Epoch == e.ledger.Agreed().Epoch {
-		return nil
+// save replaces the network file, and keeps the one before, and those between
+// of which this gateway was told too fast.
+func (e *epochs) save(f *network.File) error {
+	old := e.current()
+	if e.ledger != nil {
+		files := e.ledger.Networks()
+		e.past.Store(&files)
 	}
-	if err := e.peers.Synced(ctx); err != nil {
-		return err
+	for _, of := range *e.past.Load() {
+		if of.Epoch >= f.Epoch || exists(epochPath(e.dir, of.Epoch)) {
+			continue
+		}
+		if err := keepEpoch(e.dir, of); err != nil {
+			return fmt.Errorf("keep the network file of epoch %d: %w", of.Epoch, err)
+		}
 	}
-	if f.Epoch != e.ledger.Agreed().Epoch+1 {
-		return nil // there, or the epochs between are to be confirmed first
+	if err := f.Save(e.path); err != nil {
+		return fmt.Errorf("keep the network file of epoch %d: %w", f.Epoch, err)
 	}
-	id, err := attachUpdate(ctx, f, e.ledger, e.prover)
-	if err == nil {
-		e.log.Info("network file of the next epoch attached; it is in force once it is confirmed", "epoch", f.Epoch, "block", id)
+	e.left.Store(&leavers{leaving(old, f), time.Now().Add(leavingFor)})
+	e.file.Store(f)
+	if e.peers != nil {
+		e.peers.SetNetwork(f)
 	}
-	return err
+	return nil
 }
 
-// attachUpdate attaches a network file as a block (consensus.md §2).
-func attachUpdate(ctx context.Context, f *network.File, l *ledger.Ledger, p prover) (stardust.BlockID, error) {
-	text, err := json.Marshal(f)
-	if err != nil {
-		return stardust.GenesisID, err
+// leaving returns the members of old whose keys f does not have.
+func leaving(old, f *network.File) (gone []network.Gateway) {
+	for _, g := range old.Gateways {
+		if _, ok := f.Index(g.PublicKey[:]); !ok {
+			gone = append(gone, g)
+		}
 	}
-	b := &stardust.Block{
-		Version: stardust.ProtocolVersion, Parents: l.Tips(),
-		Payload: &stardust.TaggedData{Tag: []byte(consensus.TagUpdate), Data: text},
+	return gone
+}
+
+// pinned returns who may connect: the members, those of the file that is to come
+// into force next, and for a moment those that have just left.
+func (e *epochs) pinned() []network.Gateway {
+	f := e.current()
+	all := f.Gateways
+	add := func(more []network.Gateway) {
+		for _, g := range more {
+			if _, ok := f.Index(g.PublicKey[:]); !ok {
+				all = append(all[:len(all):len(all)], g)
+			}
+		}
 	}
-	raw, err := b.AppendBinary(nil)
-	if err != nil {
-		return stardust.GenesisID, fmt.Errorf("network file as a block: %w", err)
+	if next := e.proposed(); next != nil && next.Epoch == f.Epoch+1 {
+		add(next.Gateways)
 	}
-	b.Nonce, err = p.Prove(ctx, stardust.PoWDigest(raw), stardust.TargetZeros(len(raw), l.MinPoWScore()))
-	if err != nil {
-		return stardust.GenesisID, fmt.Errorf("proof of work of a network file: %w", err)
+	if l := e.left.Load(); l != nil && time.Now().Before(l.until) {
+		add(l.gateways)
 	}
-	return l.Attach(ctx, b, nil)
+	return all
+}
+
+// former returns what a key that is no member's was called when it was one; ""
+// for a stranger's.
+func (e *epochs) former(key ed25519.PublicKey) string {
+	files := *e.past.Load()
+	for i := len(files) - 1; i >= 0; i-- {
+		if g, ok := files[i].Index(key); ok {
+			return files[i].Gateways[g].Name
+		}
+	}
+	return ""
+}
+
+// propose puts a network file that somebody has joined before the members, again
+// if it has to be, until ctx ends.
+func (e *epochs) propose(ctx context.Context) error {
+	retry := time.NewTimer(0)
+	defer retry.Stop()
+	for {
+		select {
+		case <-e.news:
+		case <-retry.C:
+		case <-ctx.Done():
+			return nil
+		}
+		at, err := e.repeat(ctx)
+		if err != nil && ctx.Err() == nil {
+			e.log.Warn("the network file of the next epoch is not attached yet", "err", err)
+			at = time.Now().Add(updateRetry)
+		}
+		if retry.Stop(); !at.IsZero() {
+			retry.Reset(time.Until(at))
+		}
+	}
+}
+
+// repeat attaches the next network file, once this replica knows what the others
+// have, unless it has come into force. It returns when to look again; the zero
+// time: when there is another one.
+func (e *epochs) repeat(ctx context.Context) (again time.Time, err error) {
+	u := e.waiting()
+	if u == nil {
+		return again, nil
+	}
+	if at := u.at.Add(updatePatience); !u.at.IsZero() && time.Now().Before(at) {
+		return at, nil
+	}
+	if err := e.peers.Synced(ctx); err != nil {
+		return again, err
+	}
+	if u = e.waiting(); u == nil {
+		return again, nil
+	}
+	inForce := e.inForce()
+	if u.file.Epoch > inForce.Epoch+1 {
+		return time.Now().Add(updateRetry), nil // the epochs between are to be confirmed first
+	}
+	if err := u.file.Follows(inForce); err != nil {
+		e.log.Error("the network file that was joined cannot come into force", "epoch", u.file.Epoch, "err", err)
+		e.settle(u)
+		return again, nil
+	}
+	if _, err := e.attach(ctx, u.file); err != nil {
+		return again, err
+	}
+	return time.Now().Add(updatePatience), nil
+}
+
+// waiting returns the file that somebody has joined, unless its epoch has begun.
+func (e *epochs) waiting() *offer {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.next != nil && e.next.file.Epoch <= e.inForce().Epoch {
+		e.next = nil
+	}
+	return e.next
+}
+
+// settle forgets an offer, unless another one has come.
+func (e *epochs) settle(u *offer) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.next == u {
+		e.next = nil
+	}
+}
+
+// proposed returns the file that is to come into force next; nil: none.
+func (e *epochs) proposed() *network.File {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.next == nil {
+		return nil
+	}
+	return e.next.file
+}
+
+// inForce returns the network file in force as far as the ledger knows.
+func (e *epochs) inForce() *network.File {
+	files := e.ledger.Networks()
+	return files[len(files)-1]
 }

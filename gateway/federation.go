@@ -57,11 +57,11 @@ func (s *stages) tangleStages(g *Gateway) (err error) {
 // remoteStages builds what exchanges proof of work with other boxes.
 func (s *stages) remoteStages(g *Gateway) (err error) {
 	cfg, file, log := &g.cfg, g.home.network, g.log.With("stage", "remote")
-	var members []remote.Peer
-	for _, m := range file.Gateways {
-		if m.Name != cfg.Name {
-			members = append(members, remote.Peer{Name: m.Name, Key: remote.Key(m.PublicKey)})
+	members := func() (all []remote.Peer) {
+		for _, m := range s.epochs.current().Gateways {
+			all = append(all, remote.Peer{Name: m.Name, Key: remote.Key(m.PublicKey)})
 		}
+		return all
 	}
 	rate := func() float64 { return s.farm.Stats().Rate() }
 	if cfg.Powfarm.Remote.Use {

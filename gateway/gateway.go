@@ -64,14 +64,17 @@ func New(cfg Config, log *slog.Logger) (_ *Gateway, err error) {
 	if g.stores, err = openStores(&g.cfg, log); err != nil {
 		return nil, err
 	}
+	if err := g.openEpochs(); err != nil {
+		return nil, err
+	}
 	if err := g.begin(); err != nil {
 		return nil, err
 	}
 	if g.sockets, err = openSockets(&g.cfg); err != nil {
 		return nil, err
 	}
-	g.epochs = newEpochs(&g.cfg, g.home, log.With("stage", "epochs"))
-	if g.bus, err = openBus(&g.cfg, g.home, g.epochs.current, log.With("stage", "bus")); err != nil {
+	who := whoIs{subjects(g.home.network), g.epochs.pinned, g.epochs.former}
+	if g.bus, err = openBus(&g.cfg, g.home.key, who, log.With("stage", "bus")); err != nil {
 		return nil, err
 	}
 	g.sockets.named = append(g.sockets.named, busListeners(g.bus)...)
@@ -143,6 +146,19 @@ func prepareLedger(cfg *Config, h *home, log *slog.Logger) error {
 	return nil
 }
 
+// openEpochs finds the network file to work with.
+func (g *Gateway) openEpochs() error {
+	stored, err := g.stores.ledger.Networks()
+	if err != nil {
+		return storeError(err)
+	}
+	if g.epochs, err = newEpochs(&g.cfg, g.home, stored, g.log.With("stage", "epochs")); err != nil {
+		return err
+	}
+	g.home.network = g.epochs.current()
+	return nil
+}
+
 // begin has the ledger know that a new identity has never voted, and only then
 // removes the marker that says so. A network of one has nobody who could tell
 // what a lost ledger had voted, and nobody who was told.
@@ -207,6 +223,9 @@ func (g *Gateway) Run(ctx context.Context, now <-chan struct{}) error {
 		"version", version, "data_dir", string(g.cfg.DataDir))
 	for _, w := range warnings(&g.cfg) {
 		g.log.Warn("configuration allows what is not safe", "alarm", w.Name, "text", w.Text)
+	}
+	for _, a := range g.epochs.alarms() {
+		g.log.Error(a.Text, "alarm", a.Name)
 	}
 	if text := lonely(&g.cfg, g.home.network); text != "" {
 		g.log.Warn("no other gateway can be met", "text", text)

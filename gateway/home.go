@@ -93,7 +93,7 @@ func openGenesis(dir string, f *network.File) (*network.File, error) {
 	genesis, err := network.Load(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("the network file is of epoch %d, and %s, which must be the one of epoch 0, is missing", f.Epoch, path)
+		return nil, fmt.Errorf("the network file is of epoch %d, and %s, which must be the one of epoch 0, is missing: %w", f.Epoch, path, fs.ErrNotExist)
 	case err != nil:
 		return nil, err
 	case genesis.Epoch != 0 || genesis.Hash() != f.GenesisHash():
@@ -128,7 +128,7 @@ func openNetwork(cfg *Config, key ed25519.PublicKey) (*network.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return f, checkMember(f, cfg.Name, key, path)
+	return f, checkMemberOnce(string(cfg.DataDir), f, cfg.Name, key, path)
 }
 
 func (c *Config) networkPath() string {

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -122,7 +123,7 @@ func (s *stages) handler(g *Gateway) (http.Handler, error) {
 	cfg := &g.cfg
 	src := admin.Sources{
 		Journal: s.journal, Stage: s.batching, Ledger: s.ledger, Farm: s.farm, Archive: s.archive,
-		Peers: s.peers, Bus: s.bus,
+		Peers: s.peers, Bus: s.bus, Updates: s.epochs,
 		Milestones: s.milestones, Trouble: s.trouble,
 		FrontEnds: s.frontEnds, CheckJournal: s.journal, CheckLedger: g.stores.ledger,
 	}
@@ -131,11 +132,11 @@ func (s *stages) handler(g *Gateway) (http.Handler, error) {
 	}
 	var err error
 	s.admin, err = admin.New(admin.Config{
-		Name: cfg.Name, Version: version, Token: g.home.token, Network: g.home.network,
+		Name: cfg.Name, Version: version, Token: g.home.token, Network: s.epochs.current,
 		Settings:  func() any { return settings(cfg) },
 		Listeners: func() []admin.Listener { return adminListeners(g.sockets.named) },
 		Warnings: func() []admin.Alarm {
-			return append(append(warnings(cfg), metNobody(cfg, g.home.network)...), s.restoring()...)
+			return slices.Concat(warnings(cfg), metNobody(cfg, s.epochs.current()), s.epochs.alarms(), s.restoring())
 		},
 		Clock: newClock(),
 	}, src, g.log.With("stage", "admin"))

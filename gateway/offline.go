@@ -87,7 +87,7 @@ func OpenOffline(cfg Config, log *slog.Logger) (_ *Offline, err error) {
 	}
 	o.stage = resting{l}
 	o.Handler, err = admin.New(admin.Config{
-		Name: cfg.Name, Version: version, Token: o.token, Network: f,
+		Name: cfg.Name, Version: version, Token: o.token, Network: func() *network.File { return f },
 		Settings: func() any { return settings(&cfg) }, Clock: newClock(),
 	}, admin.Sources{
 		Journal: o.stores.journal, Stage: o.stage, Ledger: l, Farm: noFarm{}, Archive: a,

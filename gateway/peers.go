@@ -10,10 +10,10 @@ import (
 )
 
 // busConfig is the section peers, with the files that it names.
-func busConfig(cfg *Config, key ed25519.PrivateKey, file func() *network.File, log *slog.Logger) (bus.Config, error) {
+func busConfig(cfg *Config, key ed25519.PrivateKey, w whoIs, log *slog.Logger) (bus.Config, error) {
 	c := bus.Config{
 		Mode: bus.Mode(cfg.Peers.Mode), Gateway: cfg.Name, Key: key,
-		Network: subjects(file()), Members: func() []bus.Member { return members(file()) },
+		Network: w.subjects, Members: func() []bus.Member { return members(w.pinned()) }, Former: w.former,
 		Listen: cfg.Peers.Listen, Routes: cfg.Peers.Routes, Clients: cfg.Peers.Clients, URL: cfg.Peers.URL,
 		Log: log,
 	}
@@ -30,9 +30,21 @@ func busConfig(cfg *Config, key ed25519.PrivateKey, file func() *network.File, l
 	return c, nil
 }
 
+// whoIs says who may connect.
+type whoIs struct {
+	subjects string                         // what those of the network begin with
+	pinned   func() []network.Gateway       // who may connect now
+	former   func(ed25519.PublicKey) string // name of who may not any more; nil
+}
+
+// theMembers is for a network file that stays in force.
+func theMembers(f *network.File) whoIs {
+	return whoIs{subjects: subjects(f), pinned: func() []network.Gateway { return f.Gateways }}
+}
+
 // openBus opens the NATS connection of the section peers.
-func openBus(cfg *Config, h *home, file func() *network.File, log *slog.Logger) (*bus.Bus, error) {
-	c, err := busConfig(cfg, h.key, file, log)
+func openBus(cfg *Config, key ed25519.PrivateKey, w whoIs, log *slog.Logger) (*bus.Bus, error) {
+	c, err := busConfig(cfg, key, w, log)
 	if err != nil {
 		return nil, err
 	}
@@ -58,9 +70,9 @@ func busListeners(b *bus.Bus) (all []Listener) {
 	return all
 }
 
-func members(f *network.File) []bus.Member {
-	all := make([]bus.Member, len(f.Gateways))
-	for i, g := range f.Gateways {
+func members(gateways []network.Gateway) []bus.Member {
+	all := make([]bus.Member, len(gateways))
+	for i, g := range gateways {
 		all[i] = bus.Member{Name: g.Name, Key: g.PublicKey[:]}
 	}
 	return all

@@ -61,7 +61,7 @@ func (f *federation) bus(sample string, set ...string) *bus.Bus {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	b, err := openBus(&cfg, &home{key: f.keys[cfg.Name], network: f.file}, func() *network.File { return f.file }, testLog(f.t))
+	b, err := openBus(&cfg, f.keys[cfg.Name], theMembers(f.file), testLog(f.t))
 	if err != nil {
 		f.t.Fatal(err)
 	}

@@ -2,7 +2,8 @@
 // readings, blocks and configuration under /api/hedgerow/v1, metrics for
 // Prometheus and whether it is ready (contract.md §5).
 //
-// It reads what the stages offer and changes nothing. While [Handler.Run] runs
+// It reads what the stages offer, and changes nothing but that it hands network
+// files of the next epoch on. While [Handler.Run] runs
 // it follows them, too, for counts and events. It holds no store, no
 // socket and no configuration file; the HTTP server around it is gateway's,
 // and the Tangle's own routes are ledger/api's.
@@ -139,7 +140,8 @@ type Sources struct {
 	Archive Archive
 	Peers   Peers
 	Bus     Bus
-	Remote  Remote // nil: no worker elsewhere is used
+	Remote  Remote  // nil: no worker elsewhere is used
+	Updates Updates // nil: no network file is taken
 	// FrontEnds returns the figures of each protocol that is served.
 	FrontEnds func() []FrontEnd
 	// CheckJournal and CheckLedger read the stores whole for POST check, one
@@ -192,10 +194,12 @@ type Alarm struct {
 
 // Config describes a [Handler]. Zero fields mean the default named.
 type Config struct {
-	Name    string        // of this gateway; required
-	Version string        // of the program
-	Token   string        // required; 16 bytes at least
-	Network *network.File // required
+	Name    string // of this gateway; required
+	Version string // of the program
+	Token   string // required; 16 bytes at least
+	// Network returns the network file whose members the gateway works with;
+	// required.
+	Network func() *network.File
 	// Settings returns the configuration in force as it may be shown, without
 	// secrets; it must encode as JSON. Nil: an empty object.
 	Settings func() any
@@ -222,6 +226,7 @@ type Handler struct {
 	exports  chan struct{} // a token per stream in progress
 	// checking holds a token while the stores are checked.
 	checking chan struct{}
+	updates  refusedUpdates
 }
 
 const minToken = 16
@@ -280,9 +285,14 @@ func New(cfg Config, src Sources, log *slog.Logger) (*Handler, error) {
 		"peers":                 h.peers,
 		"workers":               h.workers,
 		"config":                h.config,
+		"network":               h.network,
 		"events":                h.events,
 	} {
-		api.Handle(prefix+path, methods{http.MethodGet: answer})
+		all := methods{http.MethodGet: answer}
+		if path == "network" && src.Updates != nil {
+			all[http.MethodPost] = h.postNetwork
+		}
+		api.Handle(prefix+path, all)
 	}
 	if src.CheckJournal != nil && src.CheckLedger != nil {
 		api.Handle(prefix+"check", methods{http.MethodPost: h.check})

@@ -277,6 +277,7 @@ type box struct {
 	archive *fakeArchive
 	peers   *fakePeers
 	bus     *fakeBus
+	file    *network.File
 }
 
 const token = "0123456789abcdef0123456789abcdef"
@@ -288,7 +289,8 @@ func newBox(t testing.TB, cfg Config) box {
 		peers: &fakePeers{Members: []peer.Member{}}, bus: &fakeBus{Mode: bus.Embedded, Connected: true},
 	}
 	cfg.Name, cfg.Token, cfg.Version = "barn-7", token, "1.2.3"
-	cfg.Network = network.NewOfOne("hedgerow-test", "barn-7", make([]byte, 32))
+	file := network.NewOfOne("hedgerow-test", "barn-7", make([]byte, 32))
+	cfg.Network, b.file = func() *network.File { return file }, file
 	h, err := New(cfg, Sources{Journal: b.journal, Stage: b.stage, Ledger: b.ledger, Archive: b.archive, Peers: b.peers, Bus: b.bus, Farm: fakeFarm{
 		Workers: 1, Kernel: "go", Queued: [powfarm.Priorities]int{powfarm.Telemetry: 2}, Preempted: 3,
 		Age:     [powfarm.Priorities]time.Duration{powfarm.Telemetry: time.Second},
@@ -319,7 +321,7 @@ func (b box) fill(n int) {
 // and half a second after those of fill.
 func (b box) mill(n int) {
 	start := time.Date(2026, 11, 22, 10, 0, 0, 500e6, time.UTC).UnixMilli()
-	b.cfg.Network.Gateways = append(b.cfg.Network.Gateways, network.Gateway{Name: "mill", Weight: 1})
+	b.file.Gateways = append(b.file.Gateways, network.Gateway{Name: "mill", Weight: 1})
 	for i := range n {
 		b.archive.items = append(b.archive.items, archive.Item{
 			Gateway: "mill", Block: fakeBlock, Position: uint64(i + 1),

@@ -33,7 +33,7 @@ var errGateway = errors.New("no such gateway")
 // former one whose batches are kept.
 func (h *Handler) checkGateway(name string) error {
 	known := append(h.src.Archive.Gateways(), h.cfg.Name)
-	for _, g := range h.cfg.Network.Gateways {
+	for _, g := range h.cfg.Network().Gateways {
 		known = append(known, g.Name)
 	}
 	if slices.Contains(known, name) {

@@ -163,7 +163,7 @@ func TestUnknownGatewayIs404WithSuggestion(t *testing.T) {
 	b := newBox(t, Config{})
 	b.mill(1)
 	for i := range 9 {
-		b.cfg.Network.Gateways = append(b.cfg.Network.Gateways, network.Gateway{Name: fmt.Sprintf("shed-%d", i)})
+		b.file.Gateways = append(b.file.Gateways, network.Gateway{Name: fmt.Sprintf("shed-%d", i)})
 	}
 	for path, want := range map[string]string{
 		"readings?gateway=mil":            "known are mill, ",

@@ -21,7 +21,7 @@ import (
 func (h *Handler) registry() (*prometheus.Registry, error) {
 	r := prometheus.NewRegistry()
 	for _, c := range []prometheus.Collector{
-		newCollector(h), newPeerCollector(h), newAgreedCollector(h),
+		newCollector(h), newPeerCollector(h), newAgreedCollector(h), newUpdateCollector(h),
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	} {

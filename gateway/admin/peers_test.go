@@ -29,7 +29,7 @@ func (b box) site() {
 		{Gateway: network.Gateway{Name: "shed", Weight: 1}, Standing: 1},
 	}
 	for _, m := range others {
-		b.cfg.Network.Gateways = append(b.cfg.Network.Gateways, m.Gateway)
+		b.file.Gateways = append(b.file.Gateways, m.Gateway)
 	}
 	*b.peers = fakePeers{Members: others, Sent: 11, Unsent: 12, Strange: 13, Wanted: 14, SignaturesUnsent: 15, SignaturesUnread: 16, SignaturesWrong: 17}
 }
@@ -95,7 +95,7 @@ func TestQuorumCountsThoseThatAreUp(t *testing.T) {
 				b.peers.Members[i].Up = false
 			}
 		}, 1, "gateways of weight 1 are up, a quorum is 3; not heard of: mill, silo, shed"},
-		{"alone", func() { b.cfg.Network.Gateways, *b.peers = b.cfg.Network.Gateways[:1], fakePeers{} }, 1, ""},
+		{"alone", func() { b.file.Gateways, *b.peers = b.file.Gateways[:1], fakePeers{} }, 1, ""},
 	} {
 		tt.change()
 		st := b.alarmsNow(t)

@@ -106,7 +106,7 @@ func (h *Handler) status(w http.ResponseWriter, r *http.Request) {
 		h.fault(w, r, "compute the replica's digest", err)
 		return
 	}
-	n := h.cfg.Network
+	n := h.cfg.Network()
 	hash := n.Hash()
 	now, quality := h.cfg.Clock()
 	js, bs, fs := h.src.Journal.Stats(), h.src.Stage.Stats(), h.src.Farm.Stats()
@@ -170,7 +170,7 @@ func showPoW(s powfarm.Stats) pow {
 // quorum returns the weights of the network, and what of it is up: this
 // gateway and those that it hears.
 func (h *Handler) quorum(ps *peer.Stats) quorum {
-	n := h.cfg.Network
+	n := h.cfg.Network()
 	q := quorum{Needed: n.Quorum(), Weight: n.Weight(), Members: len(n.Gateways)}
 	for _, g := range n.Gateways {
 		if g.Name == h.cfg.Name {

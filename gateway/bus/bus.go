@@ -70,7 +70,11 @@ type Config struct {
 	// every handshake and every two seconds, must not block, and may be called
 	// by several goroutines at once.
 	Members func() []Member
-	TLS     TLS
+	// Former returns what a key that may not connect was called when it was a
+	// member's, or "", for the words about its refusal; nil: nobody knows.
+	// It is called as Members is.
+	Former func(ed25519.PublicKey) string
+	TLS    TLS
 
 	// Mode Embedded.
 	Listen  string              // address for routes, host:port; empty: none, and no Routes
@@ -116,7 +120,7 @@ func Open(cfg Config) (_ *Bus, err error) {
 	}
 	b := &Bus{cfg: cfg, log: cfg.Log, limited: newLimiter(), closing: make(chan struct{}), token: rand.Text()}
 	b.seen = slices.Clone(cfg.Members())
-	b.pins = &pins{members: cfg.Members, closing: b.closing, sources: newSources()}
+	b.pins = &pins{members: cfg.Members, former: cfg.Former, closing: b.closing, sources: newSources()}
 	defer func() {
 		if err != nil {
 			b.Close()

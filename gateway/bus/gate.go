@@ -135,7 +135,7 @@ func (p *pins) gate(conf *tls.Config, allowed func(ed25519.PublicKey) bool) *tls
 				return nil
 			}
 			free()
-			err := unknownKey(key)
+			err := p.unknownKey(key)
 			p.refused.note(err)
 			if done, ok := penalties.take(from); ok {
 				defer done()
@@ -148,6 +148,11 @@ func (p *pins) gate(conf *tls.Config, allowed func(ed25519.PublicKey) bool) *tls
 	return conf
 }
 
-func unknownKey(key ed25519.PublicKey) error {
+func (p *pins) unknownKey(key ed25519.PublicKey) error {
+	if p.former != nil && len(key) > 0 {
+		if name := p.former(key); name != "" {
+			return fmt.Errorf("the key %s is that of %s, which is no member any more", hexKey(key), name)
+		}
+	}
 	return fmt.Errorf("the key %s is not one of the network", hexKey(key))
 }

@@ -48,6 +48,7 @@ func keyOf(state tls.ConnectionState) ed25519.PublicKey {
 // pins decides who may connect by key.
 type pins struct {
 	members func() []Member
+	former  func(ed25519.PublicKey) string // nil: nobody knows
 	refused refusals
 	closing <-chan struct{}
 	sources *sources                          // of those that were let in, or are dialled; nil without a listener
@@ -92,7 +93,7 @@ func (p *pins) verify(allowed func(ed25519.PublicKey) bool) func(tls.ConnectionS
 		if allowed(key) {
 			return nil
 		}
-		err := unknownKey(key)
+		err := p.unknownKey(key)
 		p.refused.note(err)
 		p.wait()
 		return err

@@ -28,8 +28,11 @@ type PoolConfig struct {
 	Key     ed25519.PrivateKey // signs searches
 	Genesis [32]byte           // hash of the network's first file
 	Prefix  string             // of the network's subjects
-	Members []Peer             // may lend; our own key among them is passed over
-	Workers []Key              // further keys that may
+	// Members returns those of the network file in force, who may lend; our own
+	// key among them is passed over. It is called time and again by one goroutine.
+	// Nil: nobody.
+	Members func() []Peer
+	Workers []Key // further keys that may
 	// Rate returns tries per second of the local farm, 0 when it has no worker
 	// or has not searched yet; powfarm.Stats.Rate is it.
 	Rate func() float64
@@ -69,7 +72,10 @@ func NewPool(cfg PoolConfig, conn *nats.Conn, log *slog.Logger) (*Pool, error) {
 	if len(cfg.Key) != ed25519.PrivateKeySize || cfg.Rate == nil || cfg.Prefix == "" {
 		return nil, errors.New("a pool of remote workers needs the gateway's key, its rate and the prefix of subjects")
 	}
-	if n := len(cfg.Members) + len(cfg.Workers); n > maxWorkers {
+	if cfg.Members == nil {
+		cfg.Members = func() []Peer { return nil }
+	}
+	if n := len(cfg.Members()) + len(cfg.Workers); n > maxWorkers {
 		return nil, fmt.Errorf("%d workers may lend, at most %d can", n, maxWorkers)
 	}
 	p := &Pool{
@@ -77,20 +83,36 @@ func NewPool(cfg PoolConfig, conn *nats.Conn, log *slog.Logger) (*Pool, error) {
 		workers: make(map[Key]*entry), members: make(map[Key]bool), configured: make(map[Key]bool),
 		asks: make(map[requestID]*ask), searches: make(map[*search]struct{}),
 	}
-	enter := func(k Key, name string) {
-		if k != p.self && p.workers[k] == nil {
-			p.workers[k] = newEntry(k, name)
-		}
-	}
-	for _, m := range cfg.Members {
-		p.members[m.Key] = true
-		enter(m.Key, m.Name)
-	}
 	for _, k := range cfg.Workers {
 		p.configured[k] = true
-		enter(k, "")
+		p.enter(k, "")
 	}
+	p.admit(cfg.Members(), time.Now())
 	return p, nil
+}
+
+// enter makes it possible that a worker with this key is asked.
+func (p *Pool) enter(k Key, name string) {
+	if k != p.self && p.workers[k] == nil {
+		p.workers[k] = newEntry(k, name)
+	}
+}
+
+// admit takes these for the members. What those that have left were asked is
+// given up. The caller holds mu, or is alone.
+func (p *Pool) admit(members []Peer, now time.Time) {
+	before := p.members
+	p.members = make(map[Key]bool, len(members))
+	for _, m := range members[:min(len(members), maxWorkers-len(p.configured))] {
+		p.members[m.Key] = true
+		p.enter(m.Key, m.Name)
+	}
+	for k := range before {
+		if e := p.workers[k]; e != nil && !p.members[k] && !p.configured[k] {
+			p.lose(e, now)
+			delete(p.workers, k)
+		}
+	}
 }
 
 // Run listens for workers and their answers until ctx ends. A pool that is not
@@ -181,10 +203,12 @@ func (p *Pool) drop(a *ask, now time.Time, found bool) {
 	a.search.note()
 }
 
-// look finds what has not come.
+// look finds what has not come, and who the members are.
 func (p *Pool) look(now time.Time) {
+	members := p.cfg.Members()
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.admit(members, now)
 	for _, e := range p.workers {
 		if e.Alive && now.Sub(e.LastSeen) > aliveFor {
 			e.Alive = false

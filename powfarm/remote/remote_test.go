@@ -133,8 +133,11 @@ func (b *box) kill() {
 func (s *site) worker(name string, searcher Searcher, rate float64, gateways ...string) *box {
 	s.Helper()
 	cfg := ServerConfig{Name: name, Key: key(name), Genesis: genesis, Prefix: subjects, Kernel: "go", Rate: func() float64 { return rate }}
-	for _, g := range gateways {
-		cfg.Gateways = append(cfg.Gateways, peer(g))
+	cfg.Gateways = func() (all []Peer) {
+		for _, g := range gateways {
+			all = append(all, peer(g))
+		}
+		return all
 	}
 	b := &box{site: s, conn: s.connect()}
 	var err error
@@ -148,7 +151,7 @@ func (s *site) worker(name string, searcher Searcher, rate float64, gateways ...
 // gateway starts a box that may use the workers.
 func (s *site) gateway(name string, rate float64, workers ...string) *box {
 	s.Helper()
-	cfg := PoolConfig{Key: key(name), Genesis: genesis, Prefix: subjects, Members: []Peer{peer(name)}, Rate: func() float64 { return rate }}
+	cfg := PoolConfig{Key: key(name), Genesis: genesis, Prefix: subjects, Members: func() []Peer { return []Peer{peer(name)} }, Rate: func() float64 { return rate }}
 	for _, w := range workers {
 		cfg.Workers = append(cfg.Workers, peer(w).Key)
 	}

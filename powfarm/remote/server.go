@@ -39,12 +39,14 @@ type Searcher interface {
 
 // ServerConfig says for whom a server searches.
 type ServerConfig struct {
-	Name     string             // shown at the gateways; 1-32 letters, digits, . _ -
-	Key      ed25519.PrivateKey // signs hellos and answers
-	Genesis  [32]byte           // hash of the network's first file
-	Prefix   string             // of the network's subjects
-	Gateways []Peer             // who may ask; our own key among them is passed over
-	Kernel   string             // shown at the gateways
+	Name    string             // shown at the gateways; 1-32 letters, digits, . _ -
+	Key     ed25519.PrivateKey // signs hellos and answers
+	Genesis [32]byte           // hash of the network's first file
+	Prefix  string             // of the network's subjects
+	// Gateways returns those of the network file in force, who may ask; our own
+	// key among them is passed over. It is called time and again by one goroutine.
+	Gateways func() []Peer
+	Kernel   string // shown at the gateways
 	// Rate returns tries per second of all threads together, 0 when not known
 	// yet; powfarm.Stats.Rate is it.
 	Rate func() float64
@@ -110,23 +112,38 @@ func NewServer(cfg ServerConfig, conn *nats.Conn, searcher Searcher, log *slog.L
 	if len(cfg.Key) != ed25519.PrivateKeySize || cfg.Rate == nil || cfg.Prefix == "" {
 		return nil, errors.New("a worker needs its key, its rate and the prefix of subjects")
 	}
-	if len(cfg.Gateways) > maxGateways {
-		return nil, fmt.Errorf("%d gateways may ask, at most %d can", len(cfg.Gateways), maxGateways)
+	if cfg.Gateways == nil {
+		cfg.Gateways = func() []Peer { return nil }
+	}
+	if n := len(cfg.Gateways()); n > maxGateways {
+		return nil, fmt.Errorf("%d gateways may ask, at most %d can", n, maxGateways)
 	}
 	s := &Server{
 		cfg: cfg, self: publicOf(cfg.Key), prefix: cfg.Prefix,
 		conn: conn, searcher: searcher, log: log,
 		gateways: make(map[Key]*gatewayState), queue: newQueue(),
 	}
-	for _, g := range cfg.Gateways {
-		if g.Key != s.self {
-			s.gateways[g.Key] = &gatewayState{name: g.Name, check: budget{rate: requestRate}, goes: budget{rate: requestRate}, seen: make(map[requestID]int)}
-		}
-	}
+	s.admit(cfg.Gateways())
 	var random [8]byte
 	_, _ = rand.Read(random[:]) // never fails
 	s.session = binary.BigEndian.Uint64(random[:])
 	return s, nil
+}
+
+// admit takes these for the gateways that may ask. What others have asked is
+// searched to its end.
+func (s *Server) admit(gateways []Peer) {
+	before := s.gateways
+	s.gateways = make(map[Key]*gatewayState, len(gateways))
+	for _, g := range gateways[:min(len(gateways), maxGateways)] {
+		switch old := before[g.Key]; {
+		case g.Key == s.self:
+		case old != nil && old.name == g.Name:
+			s.gateways[g.Key] = old
+		default:
+			s.gateways[g.Key] = &gatewayState{name: g.Name, check: budget{rate: requestRate}, goes: budget{rate: requestRate}, seen: make(map[requestID]int)}
+		}
+	}
 }
 
 // Stats returns the current figures.
@@ -175,6 +192,7 @@ func (s *Server) Run(ctx context.Context) error {
 		case msg := <-in:
 			s.receive(ctx, msg.Data, time.Now())
 		case <-tick.C:
+			s.admit(s.cfg.Gateways())
 			s.hello(time.Now(), false)
 		case <-ctx.Done():
 		}

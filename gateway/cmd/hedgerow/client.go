@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -66,6 +67,11 @@ func (t *target) open(e *env) (*client, error) {
 			token: off.Token(), close: off.Close,
 		}, nil
 	}
+	return clientOf(cfg, address)
+}
+
+// clientOf returns a client for the running gateway at the address.
+func clientOf(cfg gateway.Config, address string) (*client, error) {
 	secret, err := cfg.API.Token.Read()
 	if err != nil {
 		return nil, fmt.Errorf("read the admin token: %w", err)
@@ -92,15 +98,37 @@ func (c *client) getBehind(ctx context.Context, path string, query url.Values, l
 	if err != nil {
 		return nil, err
 	}
-	req.Header.Set("Authorization", "Bearer "+c.token)
 	if last != "" {
 		req.Header.Set("Last-Event-ID", last)
 	}
+	return c.do(req)
+}
+
+// post sends a body and decodes the answer.
+func (c *client) post(ctx context.Context, path string, body []byte, into any) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.base+path, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	resp, err := c.do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close() //nolint:errcheck // read only
+	if err := json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(into); err != nil {
+		return fmt.Errorf("read the gateway's answer to %s: %w", path, err)
+	}
+	return nil
+}
+
+// do sends a request with the token; the caller closes the body.
+func (c *client) do(req *http.Request) (*http.Response, error) {
+	req.Header.Set("Authorization", "Bearer "+c.token)
 	resp, err := c.http.Do(req)
 	if err != nil {
 		return nil, fmt.Errorf("ask the gateway: %w", err)
 	}
-	if resp.StatusCode == http.StatusOK {
+	if resp.StatusCode/100 == 2 {
 		return resp, nil
 	}
 	defer resp.Body.Close() //nolint:errcheck // read only

@@ -36,6 +36,11 @@ func (c *runCmd) Run(e *env) error {
 		return err
 	}
 	log := newLog(cfg, e.stderr)
+	if err := gateway.Meet(e.ctx, cfg, log); e.ctx.Err() != nil {
+		return nil // it was stopped while it waited
+	} else if err != nil {
+		return err
+	}
 	g, err := gateway.New(cfg, log)
 	if err != nil {
 		return err

@@ -93,6 +93,7 @@ func (c *workerCmd) Run(e *env) error {
 // workerSetup is what the flags come to.
 type workerSetup struct {
 	workerInfo
+	peers   []remote.Peer
 	threads int
 	server  remote.ServerConfig
 	nats    bus.Client
@@ -101,10 +102,12 @@ type workerSetup struct {
 
 // prepare checks the flags. Every error is one of the command line.
 func (c *workerCmd) prepare() (w workerSetup, err error) {
-	if w.server.Genesis, w.server.Gateways, err = c.gateways(); err != nil {
+	if w.server.Genesis, w.peers, err = c.gateways(); err != nil {
 		return w, usageError{err}
 	}
-	for _, g := range w.server.Gateways {
+	peers := w.peers
+	w.server.Gateways = func() []remote.Peer { return peers }
+	for _, g := range peers {
 		w.Gateways = append(w.Gateways, strings.TrimPrefix(g.Name+" "+g.Key.String(), " "))
 	}
 	if c.Threads < 0 || c.Threads > 1024 {
@@ -141,7 +144,7 @@ func (c *workerCmd) connection(w *workerSetup) (err error) {
 	if c.CA != "" || c.Credentials != "" {
 		return nil
 	}
-	for _, g := range w.server.Gateways {
+	for _, g := range w.peers {
 		w.nats.Servers = append(w.nats.Servers, g.Key[:])
 	}
 	return nil
