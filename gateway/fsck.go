@@ -79,8 +79,8 @@ func checkLedger(ctx context.Context, dir string) (blocks uint64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	blocks, _, err = s.Count()
-	return blocks, errors.Join(err, s.Check(ctx), s.Close())
+	position, pruned, _, err := s.Count()
+	return position - min(position, pruned), errors.Join(err, s.Check(ctx), s.Close())
 }
 
 // maxSaid bounds what is kept of the output of a process that does a job.

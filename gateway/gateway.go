@@ -27,7 +27,7 @@ import (
 var ErrStore = errors.New("store damaged or newer than this program")
 
 // storeFormat names the newest format of the two stores.
-const storeFormat = "journal 3, ledger 2"
+const storeFormat = "journal 3, ledger 3"
 
 // A Gateway is everything between the devices and the Tangle on one box.
 type Gateway struct {

@@ -47,6 +47,7 @@ type agreement struct {
 	certAt   time.Time                   // since when a certificate waits
 	fresh    stardust.BlockID            // no milestone orders it, as we know
 	sealed   map[uint32]bool             // certified above agreed.Certified
+	evidence map[stardust.BlockID]bool   // of equivocation: kept for ever
 	tried    time.Time                   // when votes were last thought of
 	alarmed  bool
 	parked   []*job
@@ -64,9 +65,14 @@ func (v consensusView) Ordered(id stardust.BlockID) (o consensus.Ordered, found 
 	}
 	index, ok := a.ordered[id]
 	if !ok {
-		if index, _, err = v.l.store.Ordered(id); err != nil || index == 0 {
+		at, err := v.l.store.Ordered(id)
+		switch {
+		case err != nil || at.Milestone == 0:
 			return o, false, err
+		case at.Stub != nil:
+			return *at.Stub, true, nil
 		}
+		index = at.Milestone
 	}
 	rec, err := v.l.load(id)
 	if err != nil {
@@ -76,15 +82,8 @@ func (v consensusView) Ordered(id stardust.BlockID) (o consensus.Ordered, found 
 	if err != nil {
 		return o, false, err
 	}
-	o.Milestone = index
-	if data, ok := b.Payload.(*stardust.TaggedData); ok && consensus.IsVote(data) {
-		vote, err := consensus.ParseVote(data.Data)
-		if err != nil {
-			return o, false, err
-		}
-		o.Vote, o.Claim = true, vote.Claim
-	}
-	return o, true, nil
+	o, err = consensus.OrderedBlock(b, index)
+	return o, err == nil, err
 }
 
 // noValue is the ledger of a network that moves no value yet.
@@ -97,6 +96,7 @@ func (noValue) Root() ([32]byte, error)                             { return sta
 func (l *Ledger) openAgreement(cfg *Config) error {
 	a := &l.agreement
 	a.ordered, a.sealed, a.parkedOf = map[stardust.BlockID]uint32{}, map[uint32]bool{}, map[string]int{}
+	a.evidence = map[stardust.BlockID]bool{}
 	if err := l.openNetworks(cfg); err != nil {
 		return err
 	}
@@ -104,9 +104,14 @@ func (l *Ledger) openAgreement(cfg *Config) error {
 	if err != nil {
 		return err
 	}
-	equivocators, err := l.store.Equivocators()
+	proofs, err := l.store.Equivocations()
 	if err != nil {
 		return err
+	}
+	var equivocators []network.PublicKey
+	for _, e := range proofs {
+		equivocators = append(equivocators, e.Key)
+		a.evidence[e.First], a.evidence[e.Second] = true, true
 	}
 	if a.state, err = consensus.New(a.files, pos, consensusView{l}, noValue{}, equivocators); err != nil {
 		return err
@@ -252,6 +257,7 @@ func (l *Ledger) learn(b consensus.Block) error {
 	}
 	for _, e := range res.Equivocations {
 		a.change.Equivocation = append(a.change.Equivocation, e)
+		a.evidence[e.First], a.evidence[e.Second] = true, true
 		l.board.accuse(l.nameOf(e.Key))
 		l.log.Error("a gateway equivocated: remove it from the network", "alarm", "equivocation", "gateway", l.nameOf(e.Key),
 			"epoch", e.Epoch, "round", e.Round, "first", e.First, "second", e.Second)

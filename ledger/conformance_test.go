@@ -65,7 +65,7 @@ func conformEmpty(t *testing.T, s ledger.Store) {
 			t.Errorf("children of %v are %v", id, ids)
 		}
 	}
-	if n, last, err := s.Count(); n != 0 || !last.IsZero() || err != nil {
+	if n, _, last, err := s.Count(); n != 0 || !last.IsZero() || err != nil {
 		t.Errorf("Count = %d, %v, %v", n, last, err)
 	}
 	if got := marks(t, s, 0); got != "" {
@@ -96,7 +96,7 @@ func conformBlocks(t *testing.T, s ledger.Store) {
 			t.Errorf("children of %s are %q, want %q", name, got, want)
 		}
 	}
-	if n, last, err := s.Count(); n != 4 || !last.Equal(attachTime) || err != nil {
+	if n, _, last, err := s.Count(); n != 4 || !last.Equal(attachTime) || err != nil {
 		t.Errorf("Count = %d, %v, %v", n, last, err)
 	}
 }

@@ -67,7 +67,7 @@ func TestBlocksOfOneCommitMayReferToEachOther(t *testing.T) {
 				t.Errorf("block %d: %v", i, err)
 			}
 		}
-		if n, _, _ := s.Count(); n != 100 {
+		if n, _, _, _ := s.Count(); n != 100 {
 			t.Errorf("%d blocks stored, want 100", n)
 		}
 	})

@@ -45,6 +45,9 @@ var (
 	ErrBusy = errors.New("ledger busy")
 	// ErrNotFound means that the replica does not hold the block.
 	ErrNotFound = errors.New("block not found")
+	// ErrPruned means that the block was ordered and its body is kept no more.
+	// It is an ErrNotFound.
+	ErrPruned = fmt.Errorf("%w: pruned", ErrNotFound)
 	// ErrCursor means that a cursor was not returned by the same query.
 	ErrCursor = errors.New("invalid cursor")
 	// ErrClosed means that Run has ended. Whether a block that waited then was
@@ -85,6 +88,9 @@ type Config struct {
 	// once that is durable. It must not block. Nobody is told.
 	Publish func(consensus.Signature)
 
+	// Retention says what is kept; by default everything.
+	Retention Retention
+
 	// Refetch returns the bytes of a block that the store has and cannot read,
 	// or an error; it may take seconds. Such a block is an error.
 	Refetch func(id stardust.BlockID) ([]byte, error)
@@ -121,28 +127,30 @@ type Ledger struct {
 	// Owned by the goroutine of Run.
 	hold      *hold
 	agreement agreement
+	pruner    pruner
 
 	// The pool is replaced by the goroutine of Run and never changed once
 	// others can see it.
 	pool atomic.Pointer[pool]
 
 	counts struct {
-		blocks, held, heldBytes, dropped, refused, duplicates, damaged, refetched atomic.Uint64
-		votes, badSignatures, parked                                              atomic.Uint64
+		position, pruned, held, heldBytes, dropped, refused, duplicates, damaged, refetched atomic.Uint64
+		votes, badSignatures, parked                                                        atomic.Uint64
 
 		lastAttached atomic.Int64 // Unix milliseconds, 0 never
 	}
 
 	mu       sync.Mutex // guards what follows
 	failure  error      // why Run ended, if not by its context
-	digest   [32]byte   // over digestAt blocks
-	digestAt uint64
+	digest   [32]byte   // of the blocks at digestAt
+	digestAt [2]uint64  // see digestState
 	digested bool
 }
 
 // Stats are the replica's figures at a moment.
 type Stats struct {
-	Blocks        uint64    // stored, the genesis not counted
+	Blocks        uint64    // with bodies, the genesis not counted
+	Pruned        uint64    // blocks that have lost their bodies
 	Tips          int       // known for selection
 	Queued        int       // waiting to be stored
 	Held          int       // waiting for their parents
@@ -182,17 +190,21 @@ func New(cfg Config, store Store) (*Ledger, error) {
 		hold:     newHold(cmp.Or(cfg.HoldCount, 4096), cmp.Or(cfg.HoldBytes, 8<<20)),
 	}
 	l.defaults(&cfg)
-	blocks, last, err := store.Count()
+	position, pruned, last, err := store.Count()
 	if err != nil {
 		return nil, fmt.Errorf("open ledger: %w", err)
 	}
-	l.counts.blocks.Store(blocks)
-	l.growth.init(blocks)
-	l.recent.init(blocks)
+	l.counts.position.Store(position)
+	l.counts.pruned.Store(pruned)
+	l.growth.init(position)
+	l.recent.init(position)
 	if !last.IsZero() {
 		l.counts.lastAttached.Store(last.UnixMilli())
 	}
 	if err := l.openAgreement(&cfg); err != nil {
+		return nil, fmt.Errorf("open ledger: %w", err)
+	}
+	if err := l.openPruner(cfg.Retention); err != nil {
 		return nil, fmt.Errorf("open ledger: %w", err)
 	}
 	return l, nil
@@ -261,6 +273,11 @@ func (l *Ledger) run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		due, err := l.prune(len(work) > 0)
+		if err != nil {
+			return err
+		}
+		wake = earlier(wake, due)
 		timer.Stop()
 		if !wake.IsZero() {
 			timer.Reset(max(0, time.Until(wake)))

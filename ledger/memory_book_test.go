@@ -47,12 +47,18 @@ func (m *memory) Milestone(index uint32) (e consensus.Essence, signatures []cons
 	}
 	for _, c := range m.changes() {
 		for _, cert := range c.Certificates {
-			if cert.Index == index {
+			if cert.Index == index && !m.isLost(index) {
 				signatures = cert.Signatures
 			}
 		}
 	}
 	return k.Essence, signatures, nil
+}
+
+func (m *memory) isLost(index uint32) bool {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.lost[index]
 }
 
 func (m *memory) MilestoneIndex(id [32]byte) (uint32, error) {
@@ -71,20 +77,25 @@ func (m *memory) MilestoneBlocks(index uint32) ([]consensus.Entry, error) {
 	return k.Blocks, nil
 }
 
-func (m *memory) Ordered(id stardust.BlockID) (index uint32, inclusion consensus.Inclusion, err error) {
+func (m *memory) Ordered(id stardust.BlockID) (at ledger.Placement, err error) {
 	m.find(func(k *consensus.Milestone) bool {
 		i := slices.IndexFunc(k.Blocks, func(e consensus.Entry) bool { return e.ID == id })
 		if i >= 0 {
-			index, inclusion = k.Index, k.Blocks[i].Inclusion
+			at = ledger.Placement{Milestone: k.Index, Inclusion: k.Blocks[i].Inclusion}
 		}
 		return i >= 0
 	})
-	return index, inclusion, nil
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if o, ok := m.bare[id]; ok {
+		at.Stub = &o
+	}
+	return at, nil
 }
 
 func (m *memory) Unordered(from uint32, yield func(stardust.BlockID, []byte) bool) error {
 	for _, e := range m.entries() {
-		if index, _, _ := m.Ordered(e.ID); (index == 0 || index >= from) && !yield(e.ID, e.Raw) {
+		if at, _ := m.Ordered(e.ID); (at.Milestone == 0 || at.Milestone >= from) && !yield(e.ID, e.Raw) {
 			return nil
 		}
 	}
@@ -100,13 +111,11 @@ func (m *memory) Own() (own *consensus.Durable, err error) {
 	return own, nil
 }
 
-func (m *memory) Equivocators() (keys []network.PublicKey, err error) {
+func (m *memory) Equivocations() (all []consensus.Equivocation, err error) {
 	for _, c := range m.changes() {
-		for _, e := range c.Equivocation {
-			keys = append(keys, e.Key)
-		}
+		all = append(all, c.Equivocation...)
 	}
-	return keys, nil
+	return all, nil
 }
 
 func (m *memory) Networks() (files []*network.File, err error) {

@@ -2,11 +2,14 @@ package ledger_test
 
 import (
 	"errors"
+	"iter"
+	"maps"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/hedgerow-iot/hedgerow/ledger"
+	"github.com/hedgerow-iot/hedgerow/ledger/consensus"
 	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
 )
 
@@ -16,9 +19,12 @@ type memory struct {
 
 	mu    sync.RWMutex // guards what follows
 	order []ledger.Entry
-	at    map[stardust.BlockID]int // index in order
-	marks []memoryMark             // ascending
-	book  []ledger.Change          // without entries
+	at    map[stardust.BlockID]int               // index in order
+	marks []memoryMark                           // ascending
+	book  []ledger.Change                        // without entries
+	bare  map[stardust.BlockID]consensus.Ordered // stubs
+	gone  ledger.Reached
+	lost  map[uint32]bool // milestones without signatures
 	doubt error
 }
 
@@ -27,7 +33,9 @@ type memoryMark struct {
 	block stardust.BlockID
 }
 
-func newMemory() *memory { return &memory{at: map[stardust.BlockID]int{}} }
+func newMemory() *memory {
+	return &memory{at: map[stardust.BlockID]int{}, bare: map[stardust.BlockID]consensus.Ordered{}, lost: map[uint32]bool{}}
+}
 
 func (m *memory) Commit(c ledger.Change) error {
 	m.mu.Lock()
@@ -87,24 +95,44 @@ func (m *memory) Load(id stardust.BlockID) (ledger.Record, error) {
 	if !ok {
 		return ledger.Record{}, ledger.ErrNotFound
 	}
+	if _, ok := m.bare[id]; ok {
+		return ledger.Record{}, ledger.ErrPruned
+	}
 	e := m.order[i]
 	return ledger.Record{Raw: e.Raw, Parents: e.Block.Parents, Attached: e.Attached.Truncate(time.Millisecond)}, nil
 }
 
-// entries returns the blocks in order of arrival.
-func (m *memory) entries() []ledger.Entry {
+// entries yields the blocks with bodies in order of arrival, with their
+// positions.
+func (m *memory) entries() iter.Seq2[uint64, ledger.Entry] {
 	m.mu.RLock()
-	defer m.mu.RUnlock()
-	return m.order[:len(m.order):len(m.order)]
+	order, bare := m.order[:len(m.order):len(m.order)], maps.Clone(m.bare)
+	m.mu.RUnlock()
+	return func(yield func(uint64, ledger.Entry) bool) {
+		for i, e := range order {
+			if _, ok := bare[e.ID]; !ok && !yield(uint64(i+1), e) {
+				return
+			}
+		}
+	}
 }
 
 func (m *memory) Order(after uint64, yield func(uint64, stardust.BlockID) bool) error {
-	for i, e := range m.entries() {
-		if uint64(i+1) > after && !yield(uint64(i+1), e.ID) {
+	for at, e := range m.entries() {
+		if at > after && !yield(at, e.ID) {
 			return nil
 		}
 	}
 	return nil
+}
+
+func (m *memory) At(position uint64) (stardust.BlockID, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if position == 0 || position > uint64(len(m.order)) {
+		return stardust.GenesisID, ledger.ErrNotFound
+	}
+	return m.order[position-1].ID, nil
 }
 
 func (m *memory) ID() [8]byte { return [8]byte{1} }
@@ -119,9 +147,9 @@ func (m *memory) Children(id stardust.BlockID, yield func(stardust.BlockID) bool
 }
 
 func (m *memory) Tagged(tag []byte, after uint64, yield func(uint64, stardust.BlockID) bool) error {
-	for i, e := range m.entries() {
+	for at, e := range m.entries() {
 		p, ok := e.Block.Payload.(*stardust.TaggedData)
-		if ok && string(p.Tag) == string(tag) && uint64(i+1) > after && !yield(uint64(i+1), e.ID) {
+		if ok && string(p.Tag) == string(tag) && at > after && !yield(at, e.ID) {
 			return nil
 		}
 	}
@@ -153,10 +181,51 @@ func (m *memory) IDs(yield func(stardust.BlockID) bool) error {
 	return nil
 }
 
-func (m *memory) Count() (uint64, time.Time, error) {
-	order := m.entries()
-	if len(order) == 0 {
-		return 0, time.Time{}, nil
+func (m *memory) Count() (position, pruned uint64, last time.Time, err error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if n := len(m.order); n > 0 {
+		last = m.order[n-1].Attached.Truncate(time.Millisecond)
 	}
-	return uint64(len(order)), order[len(order)-1].Attached.Truncate(time.Millisecond), nil
+	return uint64(len(m.order)), uint64(len(m.bare)), last, nil
+}
+
+func (m *memory) Prune(p ledger.Pruning) error {
+	at := make([]ledger.Placement, len(p.Bodies))
+	for i, b := range p.Bodies {
+		at[i], _ = m.Ordered(b.ID)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for i, b := range p.Bodies {
+		o, err := consensus.OrderedBlock(b.Block, at[i].Milestone)
+		if err != nil {
+			return err
+		}
+		m.bare[b.ID] = o
+	}
+	for _, index := range p.Certificates {
+		m.lost[index] = true
+	}
+	m.gone = p.Reached // it is never so old that stubs go
+	return nil
+}
+
+func (m *memory) Pruned() (ledger.Reached, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.gone, nil
+}
+
+func (m *memory) Excess() (int64, error) { return 0, nil }
+
+func (m *memory) Bodies(index uint32, from int, yield func(consensus.Entry, []byte) bool) error {
+	entries, err := m.MilestoneBlocks(index)
+	for _, e := range entries[min(from, len(entries)):] {
+		rec, _ := m.Load(e.ID) // none of a stub
+		if !yield(e, rec.Raw) {
+			break
+		}
+	}
+	return err
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
 )
 
-// Order yields the ids of the blocks in this replica's order of arrival,
+// Order yields the ids of the blocks with bodies in this replica's order of arrival,
 // parents before children, each with its position: from 1 on and ascending. It
 // starts after the position given and ends when yield returns false. A position
 // means something only to this store; see [Ledger.StoreID].
@@ -26,13 +26,25 @@ func (l *Ledger) Blocks(after uint64, yield func(position uint64, id stardust.Bl
 	var failure error
 	err := l.Order(after, func(position uint64, id stardust.BlockID) bool {
 		rec, err := l.load(id)
-		if err != nil {
+		if errors.Is(err, ErrPruned) { // since the ids were read
+			return true
+		} else if err != nil {
 			failure = err
 			return false
 		}
 		return yield(position, id, rec.Raw, rec.Attached)
 	})
 	return errors.Join(err, failure)
+}
+
+// At returns the id of the block at a position of Order, with a body or not, or
+// ErrNotFound.
+func (l *Ledger) At(position uint64) (stardust.BlockID, error) {
+	id, err := l.store.At(position)
+	if err != nil {
+		return id, fmt.Errorf("block at position %d: %w", position, err)
+	}
+	return id, nil
 }
 
 // StoreID identifies the store whose order of blocks it is: one that is made
@@ -75,7 +87,8 @@ func (l *Ledger) AllTips(most int) (ids []stardust.BlockID, all bool) {
 	return ids, all
 }
 
-// Has reports whether the block is in the replica, held blocks not counted.
+// Has reports whether the block is in the replica, with a body or not; held
+// blocks do not count.
 func (l *Ledger) Has(id stardust.BlockID) (bool, error) {
 	return l.solid(nil, id)
 }

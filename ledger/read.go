@@ -32,24 +32,24 @@ type Progress struct {
 // the replica does not hold.
 func (l *Ledger) Progress(id stardust.BlockID) (Progress, error) {
 	approved := l.board.isApproved(id) // asked first: what is ordered is forgotten here
-	index, inclusion, err := l.store.Ordered(id)
+	at, err := l.store.Ordered(id)
 	if err != nil {
 		return Progress{}, fmt.Errorf("progress of block %v: %w", id, err)
 	}
-	if index == 0 {
+	if at.Milestone == 0 {
 		return Progress{Approved: approved}, nil
 	}
 	_, certified := l.store.Last()
-	return Progress{Approved: true, Milestone: index, Certified: index <= certified, Inclusion: inclusion}, nil
+	return Progress{Approved: true, Milestone: at.Milestone, Certified: at.Milestone <= certified, Inclusion: at.Inclusion}, nil
 }
 
-// Block returns the bytes of a block, or ErrNotFound. The genesis has none.
+// Block returns the bytes of a block, ErrPruned or ErrNotFound. The genesis has none.
 func (l *Ledger) Block(id stardust.BlockID) (raw []byte, err error) {
 	rec, err := l.load(id)
 	return rec.Raw, err
 }
 
-// Metadata returns what is known about a block, or ErrNotFound.
+// Metadata returns what is known about a block, ErrPruned or ErrNotFound.
 func (l *Ledger) Metadata(id stardust.BlockID) (Metadata, error) {
 	if id == stardust.GenesisID {
 		return Metadata{Solid: true}, nil
@@ -62,7 +62,7 @@ func (l *Ledger) Metadata(id stardust.BlockID) (Metadata, error) {
 	return Metadata{Parents: rec.Parents, Solid: true, Attached: rec.Attached, Progress: p}, err
 }
 
-// Children returns the blocks that approve this one directly, in order of
+// Children returns the blocks with bodies that approve this one directly, in order of
 // arrival and at most [MaxList] of them, or ErrNotFound.
 func (l *Ledger) Children(id stardust.BlockID) ([]stardust.BlockID, error) {
 	ids := []stardust.BlockID{}
@@ -159,7 +159,7 @@ func (l *Ledger) Ready() error {
 // Stats returns the replica's figures.
 func (l *Ledger) Stats() Stats {
 	s := Stats{
-		Blocks:     l.counts.blocks.Load(),
+		Pruned:     l.counts.pruned.Load(),
 		Tips:       len(l.pool.Load().tips),
 		Queued:     len(l.queue),
 		Held:       int(l.counts.held.Load()),
@@ -172,18 +172,20 @@ func (l *Ledger) Stats() Stats {
 		Votes:      l.counts.votes.Load(), Parked: int(l.counts.parked.Load()),
 		BadSignatures: l.counts.badSignatures.Load(),
 	}
+	s.Blocks = max(l.counts.position.Load(), s.Pruned) - s.Pruned // they change one after the other
 	if ms := l.counts.lastAttached.Load(); ms != 0 {
 		s.LastAttached = time.UnixMilli(ms)
 	}
 	return s
 }
 
-// Digest returns the BLAKE2b-256 hash over the sorted ids of all solid blocks,
-// the genesis excluded: two replicas with equal digests hold the same blocks.
-// It reads all ids, about a second per million, unless nothing came since the
-// last call.
+// Digest returns the BLAKE2b-256 hash over the sorted ids of all solid blocks
+// with bodies, the genesis excluded: two replicas with equal digests hold the
+// same blocks. Replicas prune the same blocks when they keep them equally long,
+// but not at the same moment. It reads all ids, about a second per million,
+// unless nothing came or went since the last call.
 func (l *Ledger) Digest() ([32]byte, error) {
-	before := l.counts.blocks.Load()
+	before := l.digestState()
 	l.mu.Lock()
 	sum, at, ok := l.digest, l.digestAt, l.digested
 	l.mu.Unlock()
@@ -194,19 +196,25 @@ func (l *Ledger) Digest() ([32]byte, error) {
 	if err != nil {
 		return sum, fmt.Errorf("digest of the replica: %w", err)
 	}
-	n := uint64(0)
 	if err := l.store.IDs(func(id stardust.BlockID) bool {
-		n++
 		h.Write(id[:])
 		return true
 	}); err != nil {
 		return sum, fmt.Errorf("digest of the replica: %w", err)
 	}
 	h.Sum(sum[:0])
-	l.mu.Lock()
-	l.digest, l.digestAt, l.digested = sum, n, true // blocks are only added: n of them are always the same ones
-	l.mu.Unlock()
+	if l.digestState() == before {
+		l.mu.Lock()
+		l.digest, l.digestAt, l.digested = sum, before, true
+		l.mu.Unlock()
+	}
 	return sum, nil
+}
+
+// digestState returns what is the same only as long as the blocks with bodies
+// are the same: both figures only grow. It changes a moment after the blocks.
+func (l *Ledger) digestState() [2]uint64 {
+	return [2]uint64{l.counts.position.Load(), l.counts.pruned.Load()}
 }
 
 // load returns what the store has of a block, its bytes verified. What cannot be
@@ -214,7 +222,9 @@ func (l *Ledger) Digest() ([32]byte, error) {
 // looks after it.
 func (l *Ledger) load(id stardust.BlockID) (Record, error) {
 	rec, err := l.store.Load(id)
-	if errors.Is(err, ErrNotFound) {
+	if errors.Is(err, ErrPruned) {
+		return Record{}, fmt.Errorf("%w: %v", ErrPruned, id)
+	} else if errors.Is(err, ErrNotFound) {
 		return Record{}, fmt.Errorf("%w: %v", ErrNotFound, id)
 	}
 	if err == nil {

@@ -43,14 +43,15 @@ type Record struct {
 }
 
 // A Store keeps the replica. Only solid blocks are stored, and no block is
-// ever changed.
+// ever changed; its body may go ([Pruner]).
 //
-// Commit is called by one goroutine at a time; everything else may be called
-// concurrently with it and with itself, and sees either all of a Commit or
-// nothing of it. The genesis has no record, but children. Functions passed to a
+// Commit and Prune are called by one goroutine at a time; everything else may be
+// called concurrently with them and with itself, and sees either all of a Commit
+// or nothing of it. The genesis has no record, but children. Functions passed to a
 // Store are called until they return false; they may read the store.
 type Store interface {
 	Book
+	Pruner
 
 	// Commit stores the change, entries in their order. It returns nil when all
 	// of it is on stable storage. An error that wraps ErrBusy means that
@@ -61,31 +62,42 @@ type Store interface {
 	Commit(c Change) error
 	// Ready returns nil if a Commit would be accepted now, or why not.
 	Ready() error
-	// Has reports whether the block is stored.
+	// Has reports whether the block is stored, if only as a stub.
 	Has(id stardust.BlockID) (bool, error)
-	// Load returns what is known about a block, or ErrNotFound.
+	// Load returns what is known about a block, ErrPruned or ErrNotFound.
 	Load(id stardust.BlockID) (Record, error)
-	// Children yields the blocks that have this one as a parent, in order of
-	// arrival; none for an unknown block.
+	// Children yields the blocks with bodies that have this one as a parent, in
+	// order of arrival; none for an unknown block.
 	Children(id stardust.BlockID, yield func(child stardust.BlockID) bool) error
-	// Tagged yields the tagged-data blocks with exactly this tag in order of
-	// arrival, each with a position above 0 that never changes, starting
+	// Tagged yields the tagged-data blocks with bodies and exactly this tag in
+	// order of arrival, each with a position above 0 that never changes, starting
 	// after the position given.
 	Tagged(tag []byte, after uint64, yield func(position uint64, id stardust.BlockID) bool) error
 	// Marks yields all marks in ascending order, starting with the one that
-	// contains the sequence number from, or the first one above it.
+	// contains the sequence number from, or the first one above it. The block
+	// is the genesis if nothing is kept of it.
 	Marks(from uint64, yield func(run [2]uint64, block stardust.BlockID) bool) error
-	// IDs yields the ids of all stored blocks in ascending order.
+	// IDs yields the ids of all blocks with bodies in ascending order.
 	IDs(yield func(id stardust.BlockID) bool) error
-	// Order yields the ids of the blocks in order of arrival, each with the
-	// position that Tagged gives it, starting after the position given.
+	// Order yields the ids of the blocks with bodies in order of arrival, each
+	// with the position that Tagged gives it, starting after the position given.
 	Order(after uint64, yield func(position uint64, id stardust.BlockID) bool) error
+	// At returns the block at a position, stub or not, or ErrNotFound.
+	At(position uint64) (stardust.BlockID, error)
 	// ID returns the random number that the store was given when it was made.
 	ID() [8]byte
-	// Count returns the number of stored blocks, which is the position of the
-	// last one, and when the last one was
-	// attached; the zero time if there is none.
-	Count() (blocks uint64, last time.Time, err error)
+	// Count returns the position of the last block, how many of those up to it
+	// have lost their bodies, and when the last one with a body was attached;
+	// the zero time if there is none.
+	Count() (position, pruned uint64, last time.Time, err error)
+}
+
+// A Placement is what a milestone did with a block.
+type Placement struct {
+	Milestone uint32              // that orders it
+	Inclusion consensus.Inclusion // of its transaction
+	// Stub is what consensus needs of the block if its body is gone, else nil.
+	Stub *consensus.Ordered
 }
 
 // A Book is the part of a [Store] that keeps what the gateways agreed.
@@ -93,8 +105,8 @@ type Book interface {
 	// Last returns the index of the last milestone, and up to which one every
 	// milestone has a certificate.
 	Last() (milestone, certified uint32)
-	// Milestone returns a milestone without its blocks and its signatures, nil
-	// if it has no certificate; or ErrNotFound.
+	// Milestone returns a milestone without its blocks, and its signatures, nil
+	// if it has no certificate or that is not kept; or ErrNotFound.
 	Milestone(index uint32) (consensus.Essence, []consensus.Signature, error)
 	// MilestoneIndex returns the index of the milestone with this id, or
 	// ErrNotFound.
@@ -102,16 +114,16 @@ type Book interface {
 	// MilestoneBlocks returns what a milestone orders, in that order, or
 	// ErrNotFound.
 	MilestoneBlocks(index uint32) ([]consensus.Entry, error)
-	// Ordered returns the milestone that orders a block and what that did with
-	// its transaction; 0: none does.
-	Ordered(id stardust.BlockID) (milestone uint32, inclusion consensus.Inclusion, err error)
+	// Ordered returns what is known of the milestone that orders a block; the
+	// zero value: none does.
+	Ordered(id stardust.BlockID) (Placement, error)
 	// Unordered yields in order of arrival the blocks that no milestone before
 	// from orders.
 	Unordered(from uint32, yield func(id stardust.BlockID, raw []byte) bool) error
 	// Own returns the record of the gateway's own votes; nil if there is none.
 	Own() (*consensus.Durable, error)
-	// Equivocators returns the keys that equivocated.
-	Equivocators() ([]network.PublicKey, error)
+	// Equivocations returns the proofs stored.
+	Equivocations() ([]consensus.Equivocation, error)
 	// Networks returns the network files stored, from epoch 0 on.
 	Networks() ([]*network.File, error)
 }

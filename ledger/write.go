@@ -261,13 +261,13 @@ func (l *Ledger) countHeld() {
 func (l *Ledger) count(entries []Entry) {
 	for _, e := range entries {
 		if e.Block != nil {
-			l.counts.blocks.Add(1)
+			l.counts.position.Add(1)
 			l.recent.add(e.ID)
 			l.counts.lastAttached.Store(e.Attached.UnixMilli())
 			l.log.Debug("block attached", "block", e.ID, "bytes", len(e.Raw), "parents", len(e.Block.Parents))
 		}
 	}
-	l.growth.reach(l.counts.blocks.Load())
+	l.growth.reach(l.counts.position.Load())
 }
 
 // storedSince reports whether the job's block was stored, or put into the

@@ -92,6 +92,18 @@ func ParseVote(data []byte) (v Vote, err error) {
 	return v, nil
 }
 
+// OrderedBlock returns what is kept of a block that the milestone with this index
+// orders. The error wraps [ErrInvalid].
+func OrderedBlock(b *stardust.Block, milestone uint32) (Ordered, error) {
+	o := Ordered{Milestone: milestone}
+	if !IsVote(b.Payload) {
+		return o, nil
+	}
+	v, err := ParseVote(b.Payload.(*stardust.TaggedData).Data)
+	o.Vote, o.Claim = err == nil, v.Claim
+	return o, err
+}
+
 // AppendBinary appends the data of the vote block to dst.
 func (v *Vote) AppendBinary(dst []byte) []byte {
 	return append(v.appendUnsigned(dst), v.Signature[:]...)

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/dgraph-io/badger/v4"
 
@@ -125,18 +127,18 @@ func (s *Store) startBook(txn *badger.Txn) error {
 	s.certified.Store(uint32(certified))
 	s.low, err = number(txn, []byte{prefixLow})
 	s.low = max(s.low, 1)
-	s.above = map[uint64]bool{}
+	s.open = map[uint64]bool{}
 	if err != nil {
 		return err
 	}
-	return scan(txn, []byte{prefixOrdered}, orderedKey(s.low), func(key, value []byte) (bool, error) {
+	return scan(txn, []byte{prefixBlock}, blockKey(s.low), func(key, _ []byte) (bool, error) {
 		n, _, err := cutNumber(key[1:])
 		if err != nil {
 			return false, err
 		}
-		index, _, err := decodeOrdered(value)
-		if err == nil && uint64(index) <= last {
-			s.above[n] = true
+		at, err := s.orderedBy(txn, n)
+		if err == nil && at.Milestone == 0 {
+			s.open[n] = true
 		}
 		return true, err
 	})
@@ -244,8 +246,10 @@ func (s *Store) MilestoneBlocks(index uint32) (entries []consensus.Entry, err er
 			return err
 		}
 		for _, p := range list {
-			id, err := idOf(txn, p.number)
-			if err != nil {
+			id, err := lookID(txn, p.number)
+			if errors.Is(err, badger.ErrKeyNotFound) {
+				return ledger.ErrNotFound // pruning is half through with it
+			} else if err != nil {
 				return err
 			}
 			entries = append(entries, consensus.Entry{ID: id, Inclusion: p.inclusion})
@@ -278,61 +282,62 @@ func milestoneList(txn *badger.Txn, index uint32) (list []placed, err error) {
 }
 
 // Ordered implements [ledger.Book].
-func (s *Store) Ordered(id stardust.BlockID) (index uint32, inclusion consensus.Inclusion, err error) {
+func (s *Store) Ordered(id stardust.BlockID) (at ledger.Placement, err error) {
 	if id == stardust.GenesisID {
-		return 0, 0, nil
+		return at, nil
 	}
 	err = s.db.View(func(txn *badger.Txn) error {
-		n, err := numberOf(txn, id)
-		if err != nil {
+		n, err := keptNumber(txn, id)
+		if err == nil {
+			at, err = s.orderedBy(txn, n)
 			return err
 		}
-		index, inclusion, err = s.orderedBy(txn, n)
+		if !errors.Is(err, badger.ErrKeyNotFound) {
+			return err
+		}
+		_, st, err := findStub(txn, id)
+		if err == nil {
+			at = ledger.Placement{Milestone: st.ordered.Milestone, Inclusion: st.inclusion, Stub: &st.ordered}
+		}
 		return err
 	})
 	if errors.Is(err, badger.ErrKeyNotFound) {
-		return 0, 0, nil
+		return ledger.Placement{}, nil
 	}
-	return index, inclusion, err
+	return at, err
 }
 
-// orderedBy returns the milestone that orders block n; 0 if none does. What a
-// milestone that is not complete has written does not count.
-func (s *Store) orderedBy(txn *badger.Txn, n uint64) (uint32, consensus.Inclusion, error) {
+// orderedBy returns the milestone that orders block n, which has a body; none if
+// none does. What a milestone that is not complete has written does not count.
+func (s *Store) orderedBy(txn *badger.Txn, n uint64) (at ledger.Placement, err error) {
 	v, err := get(txn, orderedKey(n))
 	if errors.Is(err, badger.ErrKeyNotFound) {
-		return 0, 0, nil
+		return at, nil
 	} else if err != nil {
-		return 0, 0, err
+		return at, err
 	}
 	index, inclusion, err := decodeOrdered(v)
 	if err != nil || index > s.milestone.Load() {
-		return 0, 0, err
+		return at, err
 	}
-	return index, inclusion, nil
+	return ledger.Placement{Milestone: index, Inclusion: inclusion}, nil
 }
 
 // Unordered implements [ledger.Book].
 func (s *Store) Unordered(from uint32, yield func(id stardust.BlockID, raw []byte) bool) error {
 	return s.db.View(func(txn *badger.Txn) error {
-		start := s.low
+		numbers := slices.Collect(maps.Keys(s.open))
 		for index := from; index > 0 && index <= s.milestone.Load(); index++ {
 			list, err := milestoneList(txn, index)
 			if err != nil {
 				return err
 			}
 			for _, p := range list {
-				start = min(start, p.number)
+				numbers = append(numbers, p.number)
 			}
 		}
-		for n := start; n <= s.count.Load(); n++ {
-			index, _, err := s.orderedBy(txn, n)
-			if err != nil {
-				return err
-			}
-			if index != 0 && index < from {
-				continue
-			}
+		slices.Sort(numbers)
+		for _, n := range numbers {
 			b, err := loadBlock(txn, n)
 			if err != nil {
 				return err
@@ -364,21 +369,23 @@ func (s *Store) Own() (d *consensus.Durable, err error) {
 	return d, err
 }
 
-// Equivocators implements [ledger.Book].
-func (s *Store) Equivocators() (keys []network.PublicKey, err error) {
+// Equivocations implements [ledger.Book].
+func (s *Store) Equivocations() (all []consensus.Equivocation, err error) {
 	prefix := []byte{prefixEquivocation}
 	err = s.db.View(func(txn *badger.Txn) error {
-		return scan(txn, prefix, prefix, func(key, _ []byte) (bool, error) {
-			var k network.PublicKey
-			if len(key) != 1+len(k) {
-				return false, damaged("key %x", key)
+		return scan(txn, prefix, prefix, func(key, v []byte) (bool, error) {
+			var e consensus.Equivocation
+			if len(key) != 1+len(e.Key) || len(v) != 4+4+2*len(e.First) {
+				return false, damaged("proof of equivocation %x: %x", key, v)
 			}
-			copy(k[:], key[1:])
-			keys = append(keys, k)
+			copy(e.Key[:], key[1:])
+			e.Epoch, e.Round = binary.LittleEndian.Uint32(v), binary.LittleEndian.Uint32(v[4:])
+			copy(e.Second[:], v[8+copy(e.First[:], v[8:]):])
+			all = append(all, e)
 			return true, nil
 		})
 	})
-	return keys, err
+	return all, err
 }
 
 // Networks implements [ledger.Book].
@@ -536,13 +543,16 @@ func (s *Store) spill(milestones []consensus.Milestone) (ordered []uint64, err e
 	return ordered, nil
 }
 
-// advance takes note of blocks that milestones have ordered.
-func (s *Store) advance(ordered []uint64) {
-	for _, n := range ordered {
-		s.above[n] = true
+// advance takes note of blocks that were stored, up to the last one, and of
+// those that milestones have ordered.
+func (s *Store) advance(last uint64, numbers map[stardust.BlockID]uint64, ordered []uint64) {
+	for _, n := range numbers {
+		s.open[n] = true
 	}
-	for s.above[s.low] {
-		delete(s.above, s.low)
+	for _, n := range ordered {
+		delete(s.open, n)
+	}
+	for s.low <= last && !s.open[s.low] {
 		s.low++
 	}
 }

@@ -9,17 +9,18 @@ import (
 
 	"github.com/dgraph-io/badger/v4"
 
+	"github.com/hedgerow-iot/hedgerow/ledger"
 	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
 )
 
 // Check reads the whole store and returns nil if it agrees with itself: every
 // block hashes to its id and has its parents before it, every index lists
-// exactly the blocks it should, marks point at stored blocks and do not
-// overlap, milestones follow
-// each other and order what they say, and the files' checksums fit. What stands on a
+// exactly the blocks it should, marks do not overlap, milestones follow
+// each other and order what they say, what is gone may be gone, and the files'
+// checksums fit. What stands on a
 // [Shelf] is its owner's to check. The error wraps ErrDamaged, or is that of
-// ctx. It may run beside everything else, takes about 32 bytes of memory per
-// block, and sees the store of one moment.
+// ctx. It may run beside everything else, takes about 40 bytes of memory per
+// block or stub, and sees the store of one moment.
 func (s *Store) Check(ctx context.Context) error {
 	if err := checkSums(s.db); err != nil {
 		return fmt.Errorf("check ledger store: %w", err)
@@ -28,9 +29,10 @@ func (s *Store) Check(ctx context.Context) error {
 		c := checker{
 			stopped: func() error { return context.Cause(ctx) },
 			txn:     txn,
-			ids:     []stardust.BlockID{stardust.GenesisID},
 		}
-		for _, step := range []func() error{c.blocks, c.idIndex, c.children, c.tags, c.marks, c.agreed, c.rest} {
+		for _, step := range []func() error{
+			c.pruning, c.stubs, c.stubIndex, c.blocks, c.idIndex, c.children, c.tags, c.marks, c.agreed, c.rest,
+		} {
 			if err := step(); err != nil {
 				return err
 			}
@@ -46,10 +48,39 @@ func (s *Store) Check(ctx context.Context) error {
 type checker struct {
 	stopped func() error // why Check shall end, or nil
 	txn     *badger.Txn
-	ids     []stardust.BlockID // by number
-	edges   int                // block to parent
-	tagged  int                // blocks with a tag
+	pruned  pruned
+	kept    numbered // blocks with bodies
+	bare    numbered // stubs
+	ordered []uint32 // by stub, the milestone
+	edges   int      // block to parent
+	tagged  int      // blocks with a tag
 	steps   int
+}
+
+// numbered are blocks by ascending number.
+type numbered struct {
+	numbers []uint64
+	ids     []stardust.BlockID
+}
+
+func (l *numbered) add(n uint64, id stardust.BlockID) {
+	l.numbers, l.ids = append(l.numbers, n), append(l.ids, id)
+}
+
+// find returns the place of block n in the list.
+func (l *numbered) find(n uint64) (i int, ok bool) { return slices.BinarySearch(l.numbers, n) }
+
+// id returns that of block n, stub or not.
+func (c *checker) id(n uint64) (id stardust.BlockID, ok bool) {
+	if n == 0 {
+		return stardust.GenesisID, true
+	}
+	for _, l := range []*numbered{&c.kept, &c.bare} {
+		if i, ok := l.find(n); ok {
+			return l.ids[i], true
+		}
+	}
+	return id, false
 }
 
 // each is scan over one kind of key that ends when Check shall.
@@ -68,8 +99,8 @@ func (c *checker) each(prefix byte, f func(key, value []byte) error) error {
 func (c *checker) blocks() error {
 	return c.each(prefixBlock, func(key, value []byte) error {
 		n, rest, err := cutNumber(key[1:])
-		if err != nil || len(rest) > 0 || n != uint64(len(c.ids)) {
-			return damaged("key %x follows block %d", key, len(c.ids)-1)
+		if err != nil || len(rest) > 0 {
+			return damaged("key %x of a block", key)
 		}
 		b, err := decodeBlock(n, value)
 		if err != nil {
@@ -79,7 +110,10 @@ func (c *checker) blocks() error {
 		if err != nil {
 			return err
 		}
-		c.ids = append(c.ids, b.id)
+		if _, both := c.bare.find(n); both {
+			return damaged("block %d is a stub, too", n)
+		}
+		c.kept.add(n, b.id)
 		c.edges += len(b.parents)
 		if _, ok := parsed.Payload.(*stardust.TaggedData); ok {
 			c.tagged++
@@ -89,11 +123,14 @@ func (c *checker) blocks() error {
 }
 
 // parse puts the block's bytes together and checks them. All of its parents
-// must be in ids.
+// must have been found.
 func (c *checker) parse(b *block) (*stardust.Block, error) {
 	parents := make([]stardust.BlockID, len(b.parents))
 	for i, p := range b.parents {
-		parents[i] = c.ids[p]
+		var ok bool
+		if parents[i], ok = c.id(p); !ok {
+			return nil, damaged("block %d: its parent %d is missing", b.number, p)
+		}
 	}
 	raw := b.raw(parents)
 	if id := stardust.IDOf(raw); id != b.id {
@@ -108,8 +145,8 @@ func (c *checker) parse(b *block) (*stardust.Block, error) {
 
 // block returns block n, which an index entry names.
 func (c *checker) block(n uint64, what string) (*block, error) {
-	if n == 0 || n >= uint64(len(c.ids)) {
-		return nil, damaged("%s names block %d of %d", what, n, len(c.ids)-1)
+	if _, ok := c.kept.find(n); !ok {
+		return nil, damaged("%s names block %d, which has no body", what, n)
 	}
 	return loadBlock(c.txn, n)
 }
@@ -118,14 +155,15 @@ func (c *checker) idIndex() error {
 	found := 0
 	err := c.each(prefixID, func(key, value []byte) error {
 		n, size := binary.Uvarint(value)
-		if size != len(value) || n == 0 || n >= uint64(len(c.ids)) || !bytes.Equal(key[1:], c.ids[n][:]) {
+		i, ok := c.kept.find(n)
+		if size != len(value) || !ok || !bytes.Equal(key[1:], c.kept.ids[i][:]) {
 			return damaged("id %x has number %x", key[1:], value)
 		}
 		found++
 		return nil
 	})
-	if err == nil && found != len(c.ids)-1 {
-		return damaged("%d ids for %d blocks", found, len(c.ids)-1)
+	if err == nil && found != len(c.kept.ids) {
+		return damaged("%d ids for %d blocks", found, len(c.kept.ids))
 	}
 	return err
 }
@@ -199,8 +237,8 @@ func (c *checker) marks() error {
 		if err != nil {
 			return err
 		}
-		if n >= uint64(len(c.ids)) {
-			return damaged("mark %d-%d names block %d of %d", run[0], run[1], n, len(c.ids)-1)
+		if _, ok := c.id(n); !ok && c.pruned.reached.Stubs == (ledger.Reach{}) {
+			return damaged("mark %d-%d names block %d, which is missing", run[0], run[1], n)
 		}
 		if before != nil && run[0] <= before[1] {
 			return damaged("marks %d-%d and %d-%d overlap", before[0], before[1], run[0], run[1])
@@ -217,7 +255,7 @@ func (c *checker) rest() error {
 	known := []byte{
 		prefixBlock, prefixChild, prefixID, prefixMark, prefixShelf, prefixTag, prefixName, prefixFormat,
 		prefixCert, prefixEquivocation, prefixCertified, prefixList, prefixMilestone, prefixNetwork, prefixOrdered,
-		prefixLow, prefixOwn, prefixMilestoneID, prefixTips1,
+		prefixLow, prefixOwn, prefixMilestoneID, prefixTips1, prefixStub, prefixStubID, prefixPruned,
 	}
 	for it.Rewind(); it.Valid(); {
 		first := it.Item().Key()[0]

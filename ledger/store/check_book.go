@@ -1,6 +1,8 @@
 package store
 
 import (
+	"errors"
+
 	"github.com/hedgerow-iot/hedgerow/ledger/consensus"
 	"github.com/hedgerow-iot/hedgerow/ledger/network"
 	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
@@ -19,7 +21,7 @@ func (c *checker) agreed() error {
 	listed := map[uint64]uint32{} // milestone by block
 	if err := c.each(prefixMilestone, func(key, _ []byte) error {
 		index, rest, err := cutNumber(key[1:])
-		if err != nil || len(rest) > 0 || index != uint64(last.Index)+1 {
+		if err != nil || len(rest) > 0 || index != uint64(last.Index)+1 && index > uint64(c.pruned.reached.Stubs.Milestone)+1 {
 			return damaged("key %x follows milestone %d", key, last.Index)
 		}
 		e, signatures, err := loadMilestone(c.txn, uint32(index))
@@ -42,13 +44,16 @@ func (c *checker) agreed() error {
 	}); err != nil {
 		return err
 	}
-	return c.ordered(listed, last.Index)
+	return c.order(listed, last.Index)
 }
 
 // milestone checks one milestone against the one before and its blocks.
 func (c *checker) milestone(last, e *consensus.Essence, files []*network.File, listed map[uint64]uint32) error {
-	previous := files[0].GenesisHash()
-	if last.Index > 0 {
+	previous := e.Previous // as far as is known after a gap
+	switch {
+	case e.Index == 1:
+		previous = files[0].GenesisHash()
+	case e.Index == last.Index+1:
 		previous = last.ID()
 	}
 	if e.Previous != previous || e.NetworkHash != files[e.Epoch].Hash() || e.Timestamp < last.Timestamp {
@@ -61,12 +66,20 @@ func (c *checker) milestone(last, e *consensus.Essence, files []*network.File, l
 	if err != nil {
 		return err
 	}
+	if c.forgotten(e.Index) {
+		for _, p := range list { // some are kept, as evidence
+			if _, ok := c.kept.find(p.number); ok {
+				listed[p.number] = e.Index
+			}
+		}
+		return nil
+	}
 	var all, applied [][]byte
 	for _, p := range list {
-		if p.number == 0 || p.number >= uint64(len(c.ids)) {
-			return damaged("milestone %d lists block %d of %d", e.Index, p.number, len(c.ids)-1)
+		id, ok := c.id(p.number)
+		if !ok || p.number == 0 {
+			return damaged("milestone %d lists block %d, which is missing", e.Index, p.number)
 		}
-		id := c.ids[p.number]
 		all = append(all, id[:])
 		if p.inclusion == consensus.Included {
 			applied = append(applied, id[:])
@@ -83,8 +96,8 @@ func (c *checker) milestone(last, e *consensus.Essence, files []*network.File, l
 	return nil
 }
 
-// ordered checks the milestones of blocks against the lists.
-func (c *checker) ordered(listed map[uint64]uint32, last uint32) error {
+// order checks the milestones of blocks against the lists.
+func (c *checker) order(listed map[uint64]uint32, last uint32) error {
 	found := 0
 	if err := c.each(prefixOrdered, func(key, value []byte) error {
 		n, rest, err := cutNumber(key[1:])
@@ -98,21 +111,27 @@ func (c *checker) ordered(listed map[uint64]uint32, last uint32) error {
 		if listed[n] != index {
 			return damaged("block %d is ordered by milestone %d, listed by %d", n, index, listed[n])
 		}
+		if _, ok := c.kept.find(n); !ok {
+			return damaged("block %d is ordered by milestone %d and has no body", n, index)
+		}
 		found++
 		return nil
 	}); err != nil {
 		return err
 	}
-	if found != len(listed) {
-		return damaged("%d blocks are ordered, %d listed", found, len(listed))
-	}
 	low, err := number(c.txn, []byte{prefixLow})
-	for n := uint64(1); n < low && err == nil; n++ {
-		if listed[n] == 0 {
+	kept := 0
+	for _, n := range c.kept.numbers {
+		if listed[n] != 0 {
+			kept++
+		} else if n < low && err == nil {
 			return damaged("block %d below %d is not ordered", n, low)
 		}
 	}
-	return err
+	if found != kept {
+		return damaged("%d blocks are ordered, %d listed", found, kept)
+	}
+	return errors.Join(err, c.placed(listed))
 }
 
 // files returns the network files, which must follow each other.

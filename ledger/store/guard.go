@@ -25,6 +25,10 @@ const (
 	freeTime   = 20 * time.Millisecond
 	plentyFree = 256 << 20
 
+	// nearLimit is the part of the limit, one in so many, that stays free as
+	// long as there is something to prune.
+	nearLimit = 10
+
 	// leastFiles is how many files the process must still be able to open:
 	// badger's compaction leaves out a table that it could not create, and
 	// then deletes what it was made from.
@@ -46,6 +50,7 @@ type guard struct {
 	used    int64      // by the store when last looked
 	looked  time.Time  // zero: never
 	written int64      // since then
+	owed    int64      // was pruned, and not given back yet as far as is known
 }
 
 func newGuard(dir string, opt Options) *guard {
@@ -76,8 +81,9 @@ func (g *guard) checkRoom(what string) error {
 	return nil
 }
 
-// check returns nil if a Commit may be written.
-func (g *guard) check() error {
+// check returns nil if a Commit may be written, or a step of pruning, which may
+// pass the limit.
+func (g *guard) check(prune bool) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if time.Since(g.plenty) >= g.holds {
@@ -85,8 +91,12 @@ func (g *guard) check() error {
 		if err != nil {
 			return err
 		}
-		if free < g.reserve {
-			return fmt.Errorf("%s free on the disk of %s, %s are reserved", mib(free), g.dir, mib(g.reserve))
+		reserve := g.reserve
+		if prune { // it gives back more than it takes
+			reserve = max(reserve/2, 4*memTable)
+		}
+		if free < reserve {
+			return fmt.Errorf("%s free on the disk of %s, %s are reserved", mib(free), g.dir, mib(reserve))
 		}
 		if free >= g.reserve+plentyFree {
 			g.plenty = time.Now()
@@ -102,21 +112,59 @@ func (g *guard) check() error {
 		}
 		g.counted = time.Now()
 	}
-	if g.maxDisk <= 0 {
+	if g.maxDisk <= 0 || prune {
 		return nil
 	}
-	full := g.used >= g.maxDisk
-	if g.looked.IsZero() || g.written >= recheckBytes || full && time.Since(g.looked) >= recheckTime {
-		var err error
-		if g.used, err = g.occupied(); err != nil {
-			return err
-		}
-		g.looked, g.written = time.Now(), 0
+	if err := g.look(); err != nil {
+		return err
 	}
 	if g.used >= g.maxDisk {
 		return fmt.Errorf("ledger store takes %s, %s allowed", mib(g.used), mib(g.maxDisk))
 	}
 	return nil
+}
+
+// look finds out what the store takes, if that may have changed.
+func (g *guard) look() error {
+	full := g.used >= g.maxDisk
+	if !g.looked.IsZero() && g.written < recheckBytes && (!full || time.Since(g.looked) < recheckTime) {
+		return nil
+	}
+	used, err := g.occupied()
+	if err != nil {
+		return err
+	}
+	if g.used > used {
+		g.owed = max(0, g.owed-(g.used-used))
+	}
+	g.used, g.looked, g.written = used, time.Now(), 0
+	return nil
+}
+
+// excess returns by how much the store comes too near to its limit, not counting
+// what was pruned and will be given back. At the limit that does not count:
+// only what is written makes badger give anything back.
+func (g *guard) excess() (int64, error) {
+	if g.maxDisk <= 0 {
+		return 0, nil
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if err := g.look(); err != nil {
+		return 0, err
+	}
+	over := g.used - (g.maxDisk - max(g.maxDisk/nearLimit, 2*memTable))
+	if g.used < g.maxDisk {
+		over -= g.owed
+	}
+	return max(0, over), nil
+}
+
+// pruned tells how much a step of pruning has taken.
+func (g *guard) pruned(bytes int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.owed += int64(bytes)
 }
 
 // wrote tells how much a Commit has added.

@@ -15,8 +15,10 @@ import (
 // First bytes of keys; the package comment has the layout.
 const (
 	prefixBlock  = 'a'
+	prefixStub   = 'b'
 	prefixChild  = 'c'
 	prefixID     = 'i'
+	prefixStubID = 'j'
 	prefixMark   = 'm'
 	prefixName   = 'n'
 	prefixShelf  = 's'
@@ -32,6 +34,7 @@ const (
 	prefixNetwork      = 'N'
 	prefixOrdered      = 'O'
 	prefixLow          = 'U'
+	prefixPruned       = 'P'
 	prefixOwn          = 'W'
 	prefixMilestoneID  = 'X'
 )
@@ -165,23 +168,53 @@ func loadBlock(txn *badger.Txn, n uint64) (*block, error) {
 	return decodeBlock(n, v)
 }
 
-// idOf returns the id of block n, which must be there.
-func idOf(txn *badger.Txn, n uint64) (id stardust.BlockID, err error) {
+// idOf returns the id of block n, stub or not, which must be there.
+func idOf(txn *badger.Txn, n uint64) (stardust.BlockID, error) {
+	id, err := lookID(txn, n)
+	if errors.Is(err, badger.ErrKeyNotFound) {
+		err = damaged("block %d is missing", n)
+	}
+	return id, err
+}
+
+// lookID returns the id of block n, stub or not, or badger.ErrKeyNotFound.
+func lookID(txn *badger.Txn, n uint64) (id stardust.BlockID, err error) {
 	if n == 0 {
 		return stardust.GenesisID, nil
 	}
-	b, err := loadBlock(txn, n)
-	if err != nil {
+	v, err := get(txn, blockKey(n))
+	switch {
+	case errors.Is(err, badger.ErrKeyNotFound):
+		s, err := loadStub(txn, n)
+		if err != nil {
+			return id, err
+		}
+		return s.id, nil
+	case err != nil:
 		return id, err
+	case len(v) < timeSize+len(id):
+		return id, damaged("block %d has %d bytes", n, len(v))
 	}
-	return b.id, nil
+	copy(id[:], v[timeSize:])
+	return id, nil
 }
 
-// numberOf returns the number of a block, or badger.ErrKeyNotFound.
+// numberOf returns the number of a block, stub or not, or
+// badger.ErrKeyNotFound.
 func numberOf(txn *badger.Txn, id stardust.BlockID) (uint64, error) {
 	if id == stardust.GenesisID {
 		return 0, nil
 	}
+	n, err := keptNumber(txn, id)
+	if errors.Is(err, badger.ErrKeyNotFound) {
+		n, _, err = findStub(txn, id)
+	}
+	return n, err
+}
+
+// keptNumber returns the number of a block with a body, or
+// badger.ErrKeyNotFound.
+func keptNumber(txn *badger.Txn, id stardust.BlockID) (uint64, error) {
 	v, err := get(txn, idKey(id))
 	if err != nil {
 		return 0, err

@@ -14,8 +14,8 @@ import (
 // Has implements [ledger.Store].
 func (s *Store) Has(id stardust.BlockID) (ok bool, err error) {
 	err = s.db.View(func(txn *badger.Txn) error {
-		_, err := txn.Get(idKey(id))
-		ok = err == nil
+		_, err := numberOf(txn, id)
+		ok = err == nil && id != stardust.GenesisID
 		if errors.Is(err, badger.ErrKeyNotFound) {
 			return nil
 		}
@@ -24,13 +24,33 @@ func (s *Store) Has(id stardust.BlockID) (ok bool, err error) {
 	return ok, err
 }
 
+// At implements [ledger.Store].
+func (s *Store) At(position uint64) (id stardust.BlockID, err error) {
+	if position == 0 {
+		return id, ledger.ErrNotFound
+	}
+	err = s.db.View(func(txn *badger.Txn) error {
+		id, err = lookID(txn, position)
+		return err
+	})
+	if errors.Is(err, badger.ErrKeyNotFound) {
+		err = ledger.ErrNotFound
+	}
+	return id, err
+}
+
 // Load implements [ledger.Store].
 func (s *Store) Load(id stardust.BlockID) (rec ledger.Record, err error) {
 	err = s.db.View(func(txn *badger.Txn) error {
-		n, err := numberOf(txn, id)
-		if errors.Is(err, badger.ErrKeyNotFound) || err == nil && n == 0 {
-			return ledger.ErrNotFound
-		} else if err != nil {
+		n, err := keptNumber(txn, id)
+		if errors.Is(err, badger.ErrKeyNotFound) {
+			if _, _, err = findStub(txn, id); err == nil {
+				return ledger.ErrPruned
+			} else if errors.Is(err, badger.ErrKeyNotFound) {
+				return ledger.ErrNotFound
+			}
+		}
+		if err != nil {
 			return err
 		}
 		b, err := loadBlock(txn, n)
@@ -67,19 +87,26 @@ func (s *Store) Children(id stardust.BlockID, yield func(stardust.BlockID) bool)
 		} else if err != nil {
 			return err
 		}
-		low := byte(parent & (1<<bucketBits - 1))
-		prefix := childPrefix(parent >> bucketBits)
-		return scan(txn, prefix, prefix, func(key, value []byte) (bool, error) {
-			if !slices.Contains(value, low) {
-				return true, nil
-			}
-			child, _, err := cutNumber(key[len(prefix):])
-			if err != nil {
-				return false, err
-			}
+		var failure error
+		err = childrenOf(txn, parent, func(child uint64) bool {
 			id, err := idOf(txn, child)
-			return err == nil && yield(id), err
+			failure = err
+			return err == nil && yield(id)
 		})
+		return errors.Join(err, failure)
+	})
+}
+
+// childrenOf yields the numbers of the children of a block.
+func childrenOf(txn *badger.Txn, parent uint64, yield func(child uint64) bool) error {
+	low := byte(parent & (1<<bucketBits - 1))
+	prefix := childPrefix(parent >> bucketBits)
+	return scan(txn, prefix, prefix, func(key, value []byte) (bool, error) {
+		if !slices.Contains(value, low) {
+			return true, nil
+		}
+		child, _, err := cutNumber(key[len(prefix):])
+		return err == nil && yield(child), err
 	})
 }
 
@@ -204,11 +231,7 @@ func (r *idReader) id(n uint64) (id stardust.BlockID, err error) {
 	}
 	if r.reads < readsByKey {
 		r.reads++
-		if r.cur, err = idOf(r.txn, n); err != nil {
-			return id, err
-		}
-		r.at = n
-		return r.cur, nil
+		return r.lookUp(n)
 	}
 	if r.it == nil {
 		r.it = r.txn.NewIterator(badger.IteratorOptions{Prefix: []byte{prefixBlock}})
@@ -217,22 +240,40 @@ func (r *idReader) id(n uint64) (id stardust.BlockID, err error) {
 	if r.at == 0 || n < r.at || n > r.at+stepsAhead {
 		r.it.Seek(blockKey(n))
 	} else {
-		for range n - r.at {
-			r.it.Next() // numbers have no gaps
+		for r.it.Valid() {
+			if got, _, err := cutNumber(r.it.Item().Key()[1:]); err != nil || got >= n {
+				break
+			}
+			r.it.Next()
 		}
 	}
 	return r.read(n)
 }
 
-// read takes the id of block n, at which the iterator must stand.
+// lookUp finds the id of block n by its key; the genesis if nothing is kept.
+func (r *idReader) lookUp(n uint64) (id stardust.BlockID, err error) {
+	r.at = 0
+	id, err = lookID(r.txn, n)
+	if errors.Is(err, badger.ErrKeyNotFound) {
+		return stardust.GenesisID, nil
+	}
+	return id, err
+}
+
+// read takes the id of block n, at which the iterator stands unless it has no
+// body.
 func (r *idReader) read(n uint64) (id stardust.BlockID, err error) {
 	r.at = 0
 	if !r.it.Valid() {
-		return id, damaged("block %d is missing", n)
+		return r.lookUp(n)
 	}
 	item := r.it.Item()
-	if got, _, err := cutNumber(item.Key()[1:]); err != nil || got != n {
-		return id, damaged("block %d is missing", n)
+	got, _, err := cutNumber(item.Key()[1:])
+	if err != nil {
+		return id, err
+	}
+	if got != n {
+		return r.lookUp(n)
 	}
 	err = item.Value(func(v []byte) error {
 		if len(v) < timeSize+len(id) {

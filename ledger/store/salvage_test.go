@@ -59,7 +59,7 @@ func TestRunsAreReadAndMakeANewStore(t *testing.T) {
 		t.Errorf("ReadRuns of the new store = %v, %v; want %v", again, err, want)
 	}
 	s := open(t, next)
-	if n, _, err := s.Count(); n != 0 || err != nil {
+	if n, _, _, err := s.Count(); n != 0 || err != nil {
 		t.Errorf("the new store has %d blocks, %v", n, err)
 	}
 	if err := s.Marks(0, func(_ [2]uint64, id stardust.BlockID) bool {

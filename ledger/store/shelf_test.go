@@ -35,7 +35,7 @@ func TestAShelfSurvivesACrashBesideTheBlocks(t *testing.T) {
 		}
 		again := open(t, copyDir(t, dir))
 		wantValue(t, again, value)
-		if n, _, err := again.Count(); n != uint64(len(g.ids)-1) || err != nil {
+		if n, _, _, err := again.Count(); n != uint64(len(g.ids)-1) || err != nil {
 			t.Errorf("Count = %d, %v; want %d", n, err, len(g.ids)-1)
 		}
 	}
@@ -65,7 +65,7 @@ func TestCommitAndShelvesWriteAtTheSameTime(t *testing.T) {
 	})
 	wg.Wait()
 	wantValue(t, s, "t")
-	if n, _, err := s.Count(); n != 60 || err != nil {
+	if n, _, _, err := s.Count(); n != 60 || err != nil {
 		t.Errorf("%d blocks, %v", n, err)
 	}
 }

@@ -32,7 +32,7 @@ func TestASmallBlockTakesAtMost340BytesOnDiskAndOpeningManyIsQuick(t *testing.T)
 	dir := loaded(t, n)
 	before := time.Now()
 	s := open(t, dir)
-	blocks, _, err := s.Count()
+	blocks, _, _, err := s.Count()
 	if took := time.Since(before); took > time.Second || blocks != n || err != nil {
 		t.Errorf("opening %d blocks took %v, %d blocks, %v", n, took, blocks, err)
 	}

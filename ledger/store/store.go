@@ -17,12 +17,18 @@
 //	a number                       block: attach time (Unix ms, 6 bytes) | id (32) | version | n |
 //	                               n times number minus parent's number (uvarint) |
 //	                               the block's bytes after its parents
-//	i id                           number, uvarint
+//	i id                           number, uvarint: of a block with a body
+//	b number                       stub, of a block whose body is gone: id (32) | milestone that orders it,
+//	                               times 4 plus inclusion state, uvarint; of a vote also gateway |
+//	                               merges | epoch, round, seen set (uvarints)
+//	j first 8 bytes of a stub's id numbers of such stubs, uvarints
 //	c bucket number                one byte per parent: parent's number mod 64; bucket is parent's
 //	                               number / 64, number is the child's
 //	t tag length, tag, number      empty: blocks with this tag
 //	m last                         last minus first (uvarint) | number (uvarint): the run of readings
 //	                               first-last stands in the block; 0: in one of another replica
+//	P                              how far pruning has come, uvarints: bodies that are gone, and of the reaches
+//	                               of votes, guests, blocks and stubs each milestone and place in the next
 //	s name, key                    a value of the [Shelf] with that name (a byte), whose keys and values
 //	                               are its owner's; stores of builds before shelves have none
 //
@@ -41,6 +47,10 @@
 //	W                              the gateway's own votes: 1 | epoch u32 | opened u32 | head 32 | flags
 //	E key                          proof of equivocation: epoch u32 | round u32 | two block ids
 //	N epoch, chunk                 network file in JSON, 32 KiB a chunk
+//
+// A block whose body is gone has only its stub, and takes about 95 bytes with all
+// indexes. Its number stays in the lists of milestones and in the values of
+// marks and of its children, if any of those are left.
 //
 // Parents within a block's value are numbers too; its bytes are put together
 // from the parents' ids. A block of 195 bytes with two parents and one mark
@@ -71,8 +81,8 @@ import (
 )
 
 // Format is the version of the layout that this package writes; it reads
-// format 1 too, which had no milestones.
-const Format = 2
+// format 1 too, which had no milestones, and format 2, which had no stubs.
+const Format = 3
 
 var (
 	// ErrNewer means that a newer program wrote the store.
@@ -113,9 +123,10 @@ type Store struct {
 	db    *badger.DB
 	guard *guard
 
-	id    [8]byte       // made with the store
-	count atomic.Uint64 // number of the last block
-	last  atomic.Int64  // when it was attached, Unix ms; 0: there is none
+	id     [8]byte       // made with the store
+	count  atomic.Uint64 // number of the last block
+	pruned atomic.Uint64 // numbers up to it of blocks without bodies
+	last   atomic.Int64  // when the last one with a body was attached, Unix ms; 0: there is none
 
 	failed atomic.Pointer[error] // of the first write that left the store in doubt
 
@@ -124,7 +135,7 @@ type Store struct {
 	// Owned by the caller of Commit.
 	recent recent
 	low    uint64          // no block below it is unordered
-	above  map[uint64]bool // blocks from low on that are ordered
+	open   map[uint64]bool // blocks that are
 
 	// commit syncs a transaction; a test replaces it.
 	commit func(*badger.Txn) error
@@ -251,6 +262,16 @@ func (s *Store) start() (err error) {
 			s.count.Store(n)
 			s.last.Store(b.attached)
 		}
+		stub, err := lastNumber(txn, prefixStub)
+		if err != nil {
+			return err
+		}
+		s.count.Store(max(n, stub))
+		p, err := loadPruned(txn)
+		if err != nil {
+			return err
+		}
+		s.pruned.Store(p.bodies)
 		return s.startBook(txn)
 	})
 }
@@ -374,7 +395,7 @@ func (s *Store) wrote(w *writer, ordered []uint64, certified uint32) {
 	if certified > 0 {
 		s.certified.Store(certified)
 	}
-	s.advance(ordered)
+	s.advance(w.next, w.numbers, ordered)
 	s.guard.wrote(w.bytes)
 }
 
@@ -386,22 +407,26 @@ func (s *Store) fail(err error) error {
 }
 
 // Ready implements [ledger.Store].
-func (s *Store) Ready() error {
+func (s *Store) Ready() error { return s.mayWrite(false) }
+
+// mayWrite returns nil if something may be written; to prune, also at the store's
+// limit.
+func (s *Store) mayWrite(prune bool) error {
 	if err := s.failed.Load(); err != nil {
 		return fmt.Errorf("store in doubt since an earlier write: %w", *err)
 	}
-	if err := s.guard.check(); err != nil {
+	if err := s.guard.check(prune); err != nil {
 		return fmt.Errorf("%w: %w", ledger.ErrBusy, err)
 	}
 	return nil
 }
 
 // Count implements [ledger.Store].
-func (s *Store) Count() (blocks uint64, last time.Time, err error) {
+func (s *Store) Count() (position, pruned uint64, last time.Time, err error) {
 	if ms := s.last.Load(); ms != 0 {
 		last = time.UnixMilli(ms)
 	}
-	return s.count.Load(), last, nil
+	return s.count.Load(), s.pruned.Load(), last, nil
 }
 
 // DiskBytes returns what the store occupies on disk.

@@ -118,7 +118,7 @@ func TestWhatCommitStoredSurvivesACrash(t *testing.T) {
 	for round := range 3 {
 		g.commit(t, s, 5+round, 200)
 		s := open(t, copyDir(t, dir))
-		n, last, err := s.Count()
+		n, _, last, err := s.Count()
 		if want := uint64(len(g.ids) - 1); n != want || last.UnixMilli() != 1_790_000_000_000 || err != nil {
 			t.Errorf("Count = %d, %v, %v; want %d", n, last, err, want)
 		}

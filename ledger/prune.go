@@ -1,0 +1,260 @@
+package ledger
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hedgerow-iot/hedgerow/ledger/consensus"
+	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
+)
+
+// A Retention says how long bodies of blocks are kept after the milestone that
+// orders them; zero fields: for ever. Those of what is not certified, of the
+// last milestones and of proofs of equivocation are kept in any case. When the
+// store comes near its limit they go sooner: those of votes, those of blocks of
+// others than the members, those of all other blocks, the oldest first
+// (consensus.md §8).
+type Retention struct {
+	Blocks time.Duration
+	Votes  time.Duration
+
+	// Hold reports that the body of a block that is no vote, and those of what
+	// was ordered after it, are not to go yet. It must not block. None is held.
+	Hold func(id stardust.BlockID) bool
+}
+
+const (
+	// keepMilestones is of how many of the last milestones all is kept: of two a
+	// restart needs the bodies.
+	keepMilestones = 16
+
+	// What one step looks at, and how long the writer does other things between
+	// two, and when there is nothing to prune.
+	pruneBodies     = 256
+	pruneLooks      = 1024
+	pruneMilestones = 256
+	pruneAgain      = 20 * time.Millisecond
+	pruneBusy       = 200 * time.Millisecond
+	pruneIdle       = time.Second
+
+	// Bodies become too old many at a time, and by time that all replicas share,
+	// so that those that keep them equally long have the same most of the time.
+	pruneTogether      = 6 // one part of the retention in so many
+	pruneTogetherMost  = 10 * time.Minute
+	pruneTogetherLeast = time.Second
+)
+
+// A pruner is the writer's part in forgetting. It belongs to the goroutine of
+// Run.
+type pruner struct {
+	Retention
+	reached Reached
+	next    time.Time // no step before
+}
+
+func (l *Ledger) openPruner(r Retention) (err error) {
+	if r.Blocks < 0 || r.Votes < 0 {
+		return errors.New("a retention is negative")
+	}
+	if r.Hold == nil {
+		r.Hold = func(stardust.BlockID) bool { return false }
+	}
+	l.pruner.Retention = r
+	l.pruner.reached, err = l.store.Pruned()
+	return err
+}
+
+// prune takes a step of pruning if it is time, and returns when to take the
+// next. An error means that the store is in doubt.
+func (l *Ledger) prune(busy bool) (next time.Time, err error) {
+	p := &l.pruner
+	now := time.Now()
+	if now.Before(p.next) {
+		return p.next, nil
+	}
+	step, err := l.nextStep()
+	if err != nil {
+		return next, err
+	}
+	switch {
+	case step == nil:
+		p.next = now.Add(pruneIdle)
+		return p.next, nil
+	case busy:
+		p.next = now.Add(pruneBusy)
+	default:
+		p.next = now.Add(pruneAgain)
+	}
+	switch err := l.store.Prune(*step); {
+	case errors.Is(err, ErrBusy):
+		p.next = now.Add(busyPause)
+		return p.next, nil
+	case err != nil:
+		return next, fmt.Errorf("prune: %w", err)
+	}
+	p.reached = step.Reached
+	l.counts.pruned.Add(uint64(len(step.Bodies)))
+	l.log.Debug("pruned", "blocks", len(step.Bodies), "stubs", len(step.Stubs), "votes_to", p.reached.Votes.Milestone,
+		"blocks_to", p.reached.Blocks.Milestone, "stubs_to", p.reached.Stubs.Milestone)
+	return p.next, nil
+}
+
+// A phase prunes one kind of block.
+type phase struct {
+	reach  *Reach // of the step to come
+	limit  uint32 // milestone up to which it may go
+	before uint32 // time of milestones, in Unix seconds, from which on it may not
+	takes  func(*stardust.Block) bool
+	stubs  bool
+}
+
+// nextStep returns the next step of pruning; nil: there is nothing to prune.
+func (l *Ledger) nextStep() (*Pruning, error) {
+	step := &Pruning{Reached: l.pruner.reached}
+	phases, err := l.phases(&step.Reached)
+	if err != nil {
+		return nil, err
+	}
+	for _, ph := range phases {
+		if err := l.gather(ph, step); err != nil {
+			return nil, fmt.Errorf("look for what to prune: %w", err)
+		}
+		if step.Reached != l.pruner.reached {
+			return step, nil
+		}
+	}
+	return nil, nil
+}
+
+// phases returns the kinds to prune in the order in which they go.
+func (l *Ledger) phases(r *Reached) ([]*phase, error) {
+	last, certified := l.store.Last()
+	limit := min(certified, max(last, keepMilestones)-keepMilestones)
+	excess, err := l.store.Excess()
+	if err != nil {
+		return nil, err
+	}
+	votes := &phase{reach: &r.Votes, limit: limit, before: l.boundary(l.pruner.Votes), takes: isVote}
+	guests := &phase{reach: &r.Guests, limit: limit, before: l.boundary(l.pruner.Blocks), takes: l.isGuest}
+	blocks := &phase{reach: &r.Blocks, limit: limit, before: guests.before, takes: func(b *stardust.Block) bool { return !isVote(b) }}
+	if excess > 0 {
+		votes.before, guests.before, blocks.before = never, never, never
+	}
+	horizon := l.network.IDHorizon
+	stubs := &phase{reach: &r.Stubs, before: never, stubs: true}
+	stubs.limit = min(max(last, horizon)-horizon, r.Votes.Milestone, r.Guests.Milestone, r.Blocks.Milestone)
+	return []*phase{votes, guests, blocks, stubs}, nil
+}
+
+// never is a time behind those of all milestones.
+const never = 1<<32 - 1
+
+// boundary returns the time of the milestones from which on something is kept
+// that is kept so long; 0: all of it.
+func (l *Ledger) boundary(keep time.Duration) uint32 {
+	now := l.clock()
+	if keep == 0 || now == 0 {
+		return 0
+	}
+	together := max(pruneTogetherLeast, min(keep/pruneTogether, pruneTogetherMost))
+	at := time.UnixMilli(int64(now)).Add(-keep).Truncate(together).Unix()
+	return uint32(max(0, min(at, never)))
+}
+
+func isVote(b *stardust.Block) bool { return consensus.IsVote(b.Payload) }
+
+// isGuest reports whether a block is of somebody who is no member.
+func (l *Ledger) isGuest(b *stardust.Block) bool { return !isVote(b) && l.third(b) }
+
+// gather adds to the step what is next in a phase.
+func (l *Ledger) gather(ph *phase, step *Pruning) error {
+	for milestones, looks := 0, 0; milestones < pruneMilestones && ph.reach.Milestone < ph.limit; milestones++ {
+		index := ph.reach.Milestone + 1
+		if ph.before != never {
+			e, _, err := l.store.Milestone(index)
+			if err != nil {
+				return fmt.Errorf("milestone %d: %w", index, err)
+			}
+			if e.Timestamp >= ph.before {
+				return nil
+			}
+		}
+		v := visit{l: l, ph: ph, step: step, next: ph.reach.Next, left: ph.reach.Next > 0, looks: looks}
+		if err := l.store.Bodies(index, ph.reach.Next, v.block); err != nil {
+			return fmt.Errorf("blocks of milestone %d: %w", index, err)
+		}
+		if v.err != nil {
+			return v.err
+		}
+		if v.stopped {
+			ph.reach.Next = v.next
+			return nil
+		}
+		*ph.reach = Reach{Milestone: index}
+		looks = v.looks
+		l.finish(ph, step, index, v.left)
+	}
+	return nil
+}
+
+// A visit goes over the blocks of a milestone for a phase.
+type visit struct {
+	l       *Ledger
+	ph      *phase
+	step    *Pruning
+	next    int  // place in the list
+	looks   int  // blocks looked at in this step
+	left    bool // bodies are left, as far as is known
+	stopped bool // before the end
+	err     error
+}
+
+func (v *visit) block(e consensus.Entry, raw []byte) (more bool) {
+	if v.looks == pruneLooks || len(v.step.Bodies)+len(v.step.Stubs) == pruneBodies {
+		v.stopped = true
+		return false
+	}
+	v.looks++
+	switch {
+	case v.ph.stubs:
+		if raw == nil {
+			v.step.Stubs = append(v.step.Stubs, e.ID)
+		} else {
+			v.left = true
+		}
+	case raw != nil:
+		b, err := stardust.ParseBlock(raw)
+		if err != nil {
+			v.err = fmt.Errorf("block %v: %w", e.ID, err)
+			return false
+		}
+		switch {
+		case !v.ph.takes(b) || v.l.agreement.evidence[e.ID]:
+			v.left = true
+		case !isVote(b) && v.l.pruner.Hold(e.ID):
+			v.stopped = true
+			return false
+		default:
+			v.step.Bodies = append(v.step.Bodies, PrunedBody{e.ID, b})
+		}
+	}
+	v.next++
+	return true
+}
+
+// finish forgets what is of no use once a phase is through with a milestone. A
+// milestone is proved as long as one of its bodies is there to be proved by it.
+func (l *Ledger) finish(ph *phase, step *Pruning, index uint32, left bool) {
+	pillar := index%l.network.SnapshotEvery == 0
+	switch {
+	case left:
+	case !ph.stubs && !pillar:
+		step.Certificates = append(step.Certificates, index)
+	case ph.stubs:
+		step.Lists = append(step.Lists, index)
+		if !pillar {
+			step.Milestones = append(step.Milestones, index)
+		}
+	}
+}
