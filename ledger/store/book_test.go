@@ -95,8 +95,8 @@ func TestMilestonesAreReadBack(t *testing.T) {
 				t.Errorf("MilestoneIndex = %d, %v, want %d", index, err, want.Index)
 			}
 			for _, e := range want.Blocks {
-				if index, _, err := s.Ordered(e.ID); index != want.Index || err != nil {
-					t.Fatalf("block is ordered by %d, %v, want %d", index, err, want.Index)
+				if p, err := s.Ordered(e.ID); p.Milestone != want.Index || err != nil {
+					t.Fatalf("block is ordered by %+v, %v, want %d", p, err, want.Index)
 				}
 			}
 		}
@@ -118,8 +118,8 @@ func TestMilestonesAreReadBack(t *testing.T) {
 		if err := s.Unordered(3, func(stardust.BlockID, []byte) bool { n++; return true }); n != 6000-ordered+1001 || err != nil {
 			t.Errorf("%d blocks from milestone 3 on, %v, want %d", n, err, 6000-ordered+1001)
 		}
-		if index, _, err := s.Ordered(g.ids[6000]); index != 0 || err != nil {
-			t.Errorf("an unordered block is ordered by %d, %v", index, err)
+		if p, err := s.Ordered(g.ids[6000]); p.Milestone != 0 || err != nil {
+			t.Errorf("an unordered block is ordered by %+v, %v", p, err)
 		}
 		if _, _, err := s.Milestone(5); !errors.Is(err, ledger.ErrNotFound) {
 			t.Errorf("Milestone(5) = %v", err)
@@ -157,8 +157,8 @@ func TestACrashWithinALongMilestoneLeavesNothingOfIt(t *testing.T) {
 	if last, _ := after.Last(); last != 1 {
 		t.Errorf("the last milestone is %d", last)
 	}
-	if index, _, err := after.Ordered(g.ids[20]); index != 0 || err != nil {
-		t.Errorf("a block of it is ordered by %d, %v", index, err)
+	if p, err := after.Ordered(g.ids[20]); p.Milestone != 0 || err != nil {
+		t.Errorf("a block of it is ordered by %+v, %v", p, err)
 	}
 	if err := after.Check(t.Context()); err != nil {
 		t.Error(err)
@@ -166,8 +166,8 @@ func TestACrashWithinALongMilestoneLeavesNothingOfIt(t *testing.T) {
 	if err := after.Commit(ledger.Change{Milestones: []consensus.Milestone{long}}); err != nil {
 		t.Fatal(err)
 	}
-	if index, _, err := after.Ordered(g.ids[3000]); index != 2 || err != nil {
-		t.Errorf("the last block of it is ordered by %d, %v", index, err)
+	if p, err := after.Ordered(g.ids[3000]); p.Milestone != 2 || err != nil {
+		t.Errorf("the last block of it is ordered by %+v, %v", p, err)
 	}
 }
 
@@ -186,8 +186,8 @@ func TestTheRecordOfOwnVotesIsStoredWithThem(t *testing.T) {
 	if own, err := s.Own(); own == nil || *own != want || err != nil {
 		t.Errorf("Own = %+v, %v, want %+v", own, err, want)
 	}
-	if keys, err := s.Equivocators(); len(keys) != 1 || keys[0] != proof.Key || err != nil {
-		t.Errorf("Equivocators = %v, %v", keys, err)
+	if proofs, err := s.Equivocations(); len(proofs) != 1 || proofs[0] != proof || err != nil {
+		t.Errorf("Equivocations = %v, %v", proofs, err)
 	}
 	if err := ledger.Begin(s); err != nil {
 		t.Fatal(err)

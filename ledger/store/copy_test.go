@@ -57,7 +57,7 @@ func TestAnImportedSnapshotIsTheStoreOfItsMomentUnderAnotherID(t *testing.T) {
 		t.Fatal(err)
 	}
 	copied := open(t, dir)
-	if count, _, _ := copied.Count(); count != 200 {
+	if count, _, _, _ := copied.Count(); count != 200 {
 		t.Errorf("%d blocks, want 200", count)
 	}
 	var got []stardust.BlockID

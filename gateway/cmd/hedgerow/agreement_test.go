@@ -171,8 +171,8 @@ func (s *station) chain() (ids []stardust.MilestoneID) {
 	if certified != last {
 		s.t.Errorf("%s has %d milestones, %d of them certified", s.member.Name, last, certified)
 	}
-	if keys, err := st.Equivocators(); err != nil || len(keys) > 0 {
-		s.t.Errorf("%s saw %v equivocate, %v", s.member.Name, keys, err)
+	if proofs, err := st.Equivocations(); err != nil || len(proofs) > 0 {
+		s.t.Errorf("%s saw equivocation: %v, %v", s.member.Name, proofs, err)
 	}
 	for index := uint32(1); index <= last; index++ {
 		e, signatures, err := st.Milestone(index)
