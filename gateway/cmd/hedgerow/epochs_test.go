@@ -31,12 +31,13 @@ type agreement struct {
 	Epoch         uint32
 	NetworkHash   string
 	Quorum        struct{ Needed, Up, Members int }
-	Backlog       struct{ Stored, Batched, Attached, Approved int }
+	Backlog       struct{ Stored, Batched, Attached, Approved, Confirmed int }
 	LastMilestone struct {
 		Index int
 		ID    string
 	}
-	Alarms []struct{ Name, Text string }
+	Certified int
+	Alarms    []struct{ Name, Text string }
 }
 
 func (s *station) agreement() (a agreement) {

@@ -14,7 +14,7 @@ import (
 // of it, and sound stores. None votes twice.
 func TestKillsInAMeshLoseAndDoubleNothing(t *testing.T) {
 	slow(t)
-	f := newFleet(t, brisk, "north", "south", "east", "west")
+	f := newFleet(t, quick, "north", "south", "east", "west")
 	f.mesh(false)
 	f.start()
 
@@ -38,7 +38,7 @@ func TestKillsInAMeshLoseAndDoubleNothing(t *testing.T) {
 	certified := f.awaitCertified()
 	equal := f.awaitEqual("after the kills")
 	t.Logf("%d kills; certified %v, equal %v after the last block: %+v, %d milestones", n, certified, equal,
-		f.stations[0].replica(), f.stations[0].agreed().LastMilestone.Index)
+		f.stations[0].replica(), f.stations[0].agreement().LastMilestone.Index)
 	f.checkOnceEverywhere(acked, "certified")
 	t.Logf("%d acknowledged readings", total(acked))
 	f.checkAgreement()
