@@ -18,8 +18,8 @@ import (
 
 const (
 	// updatePatience is how long a network file in a block may take to come into
-	// force before it is attached once more.
-	updatePatience = time.Minute
+	// force before it is attached once more, and twice as long each time.
+	updatePatience, updateLongest = time.Minute, time.Hour
 	// updateRetry is how soon a network file that could not be attached is tried
 	// again.
 	updateRetry = 5 * time.Second
@@ -147,7 +147,7 @@ func (e *epochs) enter(f *network.File) error {
 		return err
 	}
 	e.log.Info("epoch in force", "epoch", f.Epoch, "gateways", len(f.Gateways), "quorum", f.Quorum(), "file", e.path)
-	for _, a := range e.alarms() {
+	for _, a := range e.standing() {
 		e.log.Error(a.Text, "alarm", a.Name, "epoch", f.Epoch)
 	}
 	return nil
@@ -254,7 +254,7 @@ func (e *epochs) repeat(ctx context.Context) (again time.Time, err error) {
 	if u == nil {
 		return again, nil
 	}
-	if at := u.at.Add(updatePatience); !u.at.IsZero() && time.Now().Before(at) {
+	if at := u.again(); time.Now().Before(at) {
 		return at, nil
 	}
 	if err := e.peers.Synced(ctx); err != nil {
@@ -264,8 +264,8 @@ func (e *epochs) repeat(ctx context.Context) (again time.Time, err error) {
 		return again, nil
 	}
 	inForce := e.inForce()
-	if u.file.Epoch > inForce.Epoch+1 {
-		return time.Now().Add(updateRetry), nil // the epochs between are to be confirmed first
+	if u.file.Epoch > inForce.Epoch+1 || !e.isMember(inForce) {
+		return time.Now().Add(updateRetry), nil // what the others have confirmed comes by itself
 	}
 	if err := u.file.Follows(inForce); err != nil {
 		e.log.Error("the network file that was joined cannot come into force", "epoch", u.file.Epoch, "err", err)
@@ -275,7 +275,7 @@ func (e *epochs) repeat(ctx context.Context) (again time.Time, err error) {
 	if _, err := e.attach(ctx, u.file); err != nil {
 		return again, err
 	}
-	return time.Now().Add(updatePatience), nil
+	return e.waiting().again(), nil
 }
 
 // waiting returns the file that somebody has joined, unless its epoch has begun.

@@ -159,11 +159,15 @@ func (g *Gateway) openEpochs() error {
 	return nil
 }
 
-// begin has the ledger know that a new identity has never voted, and only then
-// removes the marker that says so. A network of one has nobody who could tell
+// begin has the ledger know that a new identity has never voted, whatever an
+// earlier one did, and only then removes the marker that says so. A network of one has nobody who could tell
 // what a lost ledger had voted, and nobody who was told.
 func (g *Gateway) begin() error {
-	if g.home.fresh || len(g.home.network.Gateways) == 1 {
+	own, err := g.stores.ledger.Own()
+	if err != nil {
+		return storeError(err)
+	}
+	if g.home.fresh || own == nil && len(g.home.network.Gateways) == 1 {
 		if err := ledger.Begin(g.stores.ledger); err != nil {
 			return storeError(fmt.Errorf("begin the ledger: %w", err))
 		}
@@ -224,7 +228,7 @@ func (g *Gateway) Run(ctx context.Context, now <-chan struct{}) error {
 	for _, w := range warnings(&g.cfg) {
 		g.log.Warn("configuration allows what is not safe", "alarm", w.Name, "text", w.Text)
 	}
-	for _, a := range g.epochs.alarms() {
+	for _, a := range g.epochs.standing() {
 		g.log.Error(a.Text, "alarm", a.Name)
 	}
 	if text := lonely(&g.cfg, g.home.network); text != "" {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/hedgerow-iot/hedgerow/gateway/admin"
 	"github.com/hedgerow-iot/hedgerow/ledger/network"
@@ -40,8 +41,20 @@ func wasMember(dir string, f *network.File, name string, key ed25519.PublicKey) 
 	return false
 }
 
-// alarms tells that this gateway is not the member that it was.
-func (e *epochs) alarms() []admin.Alarm {
+// alarms tells that this gateway is not the member that it was, and that a
+// network file does not come into force.
+func (e *epochs) alarms() (all []admin.Alarm) {
+	e.mu.Lock()
+	if u := e.next; u != nil && u.times > 0 && time.Since(u.at) > updatePatience/2 {
+		all = append(all, admin.Alarm{Name: "network_update", Text: fmt.Sprintf("the network file of epoch %d stands in block %v since %s and is not in force: "+
+			"a quorum of the gateways of epoch %d has to be up", u.file.Epoch, u.block, u.at.UTC().Format(time.RFC3339), u.file.Epoch-1)})
+	}
+	e.mu.Unlock()
+	return append(all, e.standing()...)
+}
+
+// standing tells that this gateway is not the member that it was.
+func (e *epochs) standing() []admin.Alarm {
 	f := e.current()
 	if i, ok := f.Index(e.self.PublicKey[:]); ok {
 		if now := f.Gateways[i].Name; now != e.self.Name {

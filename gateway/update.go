@@ -18,6 +18,16 @@ type offer struct {
 	file  *network.File
 	block stardust.BlockID // in which it was attached last
 	at    time.Time        // when; zero: it was not yet
+	times int              // that it was attached
+}
+
+// again returns when the file is to be attached once more, if it is not in force
+// by then.
+func (o *offer) again() time.Time {
+	if o == nil || o.times == 0 {
+		return time.Time{}
+	}
+	return o.at.Add(min(updatePatience<<min(o.times-1, 10), updateLongest))
 }
 
 // Propose puts a network file before the members: it is attached as a block if
@@ -36,7 +46,7 @@ func (e *epochs) Propose(ctx context.Context, f *network.File) (admin.Proposal, 
 		return p, err
 	}
 	e.mu.Lock()
-	if u := e.next; u != nil && u.file.Hash() == p.Hash && !u.at.IsZero() {
+	if u := e.next; u != nil && u.file.Hash() == p.Hash && u.times > 0 {
 		p.Block = u.block
 	}
 	e.mu.Unlock()
@@ -64,7 +74,11 @@ func (e *epochs) attach(ctx context.Context, f *network.File) (stardust.BlockID,
 		return id, err
 	}
 	e.mu.Lock()
-	e.next = &offer{f, id, time.Now()}
+	times := 1
+	if e.next != nil && e.next.file.Hash() == f.Hash() {
+		times += e.next.times
+	}
+	e.next = &offer{f, id, time.Now(), times}
 	e.mu.Unlock()
 	e.log.Info("network file of the next epoch attached; it is in force once it is confirmed", "epoch", f.Epoch, "block", id)
 	return id, nil

@@ -185,14 +185,10 @@ func (l *Ledger) position() (pos consensus.Position, err error) {
 }
 
 // Begin makes a store that of a gateway whose key has never voted in its
-// network, unless it is one already: without the record that it has not, an
-// empty store counts as one whose votes were lost (consensus.md §7). The error
-// is as that of [Store].Commit.
+// network: without the record that it has not, an empty store counts as one whose
+// votes were lost (consensus.md §7). A record that is there is forgotten: it is
+// of a key that this one has replaced. The error is as that of [Store].Commit.
 func Begin(s Store) error {
-	own, err := s.Own()
-	if err != nil || own != nil {
-		return err
-	}
 	return s.Commit(Change{Own: &consensus.Durable{}})
 }
 

@@ -76,6 +76,37 @@ func (f *File) SetWeight(name string, weight uint32) error {
 	return nil
 }
 
+// SetKey gives a member another identity key. The error wraps [ErrNoGateway]
+// when there is none of that name.
+func (f *File) SetKey(name string, key PublicKey) error {
+	i, err := f.find(name)
+	if err != nil {
+		return err
+	}
+	f.Gateways[i].PublicKey = key
+	f.Signatures = []Signature{}
+	return nil
+}
+
+// Rename gives a member another name, also where operators sign for it. The
+// error wraps [ErrNoGateway] when there is none of that name.
+func (f *File) Rename(name, to string) error {
+	i, err := f.find(name)
+	if err != nil {
+		return err
+	}
+	f.Gateways[i].Name = to
+	for _, o := range f.Operators {
+		for j := range o.Gateways {
+			if o.Gateways[j] == name {
+				o.Gateways[j] = to
+			}
+		}
+	}
+	f.Signatures = []Signature{}
+	return nil
+}
+
 // weigh adapts ByzantineWeight to the gateways.
 func (f *File) weigh() {
 	f.ByzantineWeight = uint32(f.mostByzantine())

@@ -174,3 +174,30 @@ func TestAKeySignsOnce(t *testing.T) {
 		t.Errorf("%d signatures, want 1", len(f.Signatures))
 	}
 }
+
+func TestAMemberGetsAnotherKeyOrName(t *testing.T) {
+	f := site(t, 3)
+	next := f.Next()
+	next.Sign(key("a"))
+	if err := errors.Join(next.SetKey("b", publicOf("z")), next.Rename("a", "attic")); err != nil {
+		t.Fatal(err)
+	}
+	if next.Gateways[1].PublicKey != publicOf("z") || next.Gateways[0].Name != "attic" || len(next.Signatures) != 0 {
+		t.Errorf("members %+v, %d signatures", next.Gateways, len(next.Signatures))
+	}
+	if !slices.Contains(next.Operators[0].Gateways, "attic") || slices.Contains(f.Operators[0].Gateways, "attic") {
+		t.Errorf("operators %v after %v", next.Operators, f.Operators)
+	}
+	if err := signed(next, "abc").Follows(f); err != nil {
+		t.Error(err)
+	}
+	if err := next.SetKey("x", publicOf("y")); !errors.Is(err, ErrNoGateway) {
+		t.Errorf("SetKey of nobody: %v", err)
+	}
+	if err := next.Rename("x", "y"); !errors.Is(err, ErrNoGateway) {
+		t.Errorf("Rename of nobody: %v", err)
+	}
+	if err := next.Rename("c", "b"); err != nil || next.Validate() == nil {
+		t.Errorf("a name that is taken is valid: %v", err)
+	}
+}
