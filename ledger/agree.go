@@ -137,7 +137,7 @@ func (l *Ledger) openAgreement(cfg *Config) error {
 		if c, failure = a.state.Epochs().Stored(id, b); failure != nil {
 			return false
 		}
-		c.Third = l.third(b)
+		c.Third = l.third(b, c.Update)
 		failure = l.learn(c)
 		return failure == nil
 	})
@@ -441,8 +441,12 @@ func (l *Ledger) tell() {
 	l.board.word = w
 }
 
-// third reports whether a payload block is of somebody who is no member.
-func (l *Ledger) third(b *stardust.Block) bool {
+// third reports whether a payload block is of somebody who is no member. An
+// update that a quorum of members signed is theirs, whoever attached it.
+func (l *Ledger) third(b *stardust.Block, update *network.File) bool {
+	if update != nil {
+		return update.Follows(l.epochs.Load().File()) != nil
+	}
 	data, ok := b.Payload.(*stardust.TaggedData)
 	if !ok {
 		return b.Payload == nil

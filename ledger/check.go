@@ -37,7 +37,7 @@ func (l *Ledger) decode(j *job) error {
 	case err != nil:
 		return fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
-	b.Third = l.third(j.block)
+	b.Third = l.third(j.block, b.Update)
 	j.agreed, j.decoded = b, true
 	return nil
 }
