@@ -164,8 +164,13 @@ func (l *Ledger) boundary(keep time.Duration) uint32 {
 
 func isVote(b *stardust.Block) bool { return consensus.IsVote(b.Payload) }
 
-// isGuest reports whether a block is of somebody who is no member.
-func (l *Ledger) isGuest(b *stardust.Block) bool { return !isVote(b) && l.third(b) }
+// isGuest reports whether a block is of somebody who is no member. A network
+// file is everybody's.
+func (l *Ledger) isGuest(b *stardust.Block) bool {
+	data, ok := b.Payload.(*stardust.TaggedData)
+	update := ok && string(data.Tag) == consensus.TagUpdate
+	return !isVote(b) && !update && l.third(b, nil)
+}
 
 // gather adds to the step what is next in a phase.
 func (l *Ledger) gather(ph *phase, step *Pruning) error {
