@@ -273,14 +273,6 @@ func TestAStoreMadeAnewIsFollowedFromTheBeginning(t *testing.T) {
 	equal(t, 220, a, b)
 }
 
-func TestAGatewayOutsideTheNetworkIsRefused(t *testing.T) {
-	s, other := newSite(t, "a", "b"), newSite(t, "x")
-	_, err := peer.New(peer.Config{Network: s.file, Key: other.keys["x"], Conn: s.connect(), Cursors: &shelf{}}, nil)
-	if err == nil {
-		t.Error("peers for a key that is no member")
-	}
-}
-
 // A store that was put back to an older copy of itself has the same id and goes
 // on with other blocks at the same positions.
 func TestAnOlderCopyOfAStoreIsFollowedFromTheBeginning(t *testing.T) {
