@@ -16,8 +16,8 @@ const (
 	// pendingBlocks is how many blocks of milestones wait for the next Commit
 	// at most, so that it takes them all.
 	pendingBlocks = 1024
-	// certPause is how long a certificate alone waits for company before it is
-	// stored.
+	// certPause is how long a certificate alone waits for the votes of the next
+	// round before it is stored, if there is one.
 	certPause = 100 * time.Millisecond
 	// busyPause is how long to wait when the store takes nothing.
 	busyPause = time.Second
@@ -294,7 +294,7 @@ func (a *agreement) waits(now time.Time) (due bool, at time.Time) {
 	}
 	if len(c.Certificates) > 0 {
 		at = a.certAt.Add(certPause)
-		return !at.After(now), at
+		return !at.After(now) || !a.state.Waiting(), at
 	}
 	return false, at
 }

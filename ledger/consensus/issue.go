@@ -89,7 +89,7 @@ func (i *Issuer) Try(now time.Time) (Step, error) {
 	if i.d.Recovering {
 		return i.tryRecover(g), nil
 	}
-	if !i.checked || !s.waiting() && i.assist <= i.d.Opened {
+	if !i.checked || !s.Waiting() && i.assist <= i.d.Opened {
 		return Step{}, nil
 	}
 	self, err := s.own(i.d.Head)
@@ -193,9 +193,9 @@ func (i *Issuer) enter() (g uint8, ok bool) {
 	return g, true
 }
 
-// waiting reports whether a payload block is unordered: without one there is
+// Waiting reports whether a payload block is unordered: without one there is
 // nothing to vote for (§6, quiescence).
-func (s *State) waiting() bool {
+func (s *State) Waiting() bool {
 	return s.unordered[KindData]+s.unordered[KindTransaction]+s.unordered[KindUpdate] > 0
 }
 

@@ -363,7 +363,7 @@ func (c *checker) settled() bool {
 		if n.evil {
 			continue
 		}
-		if !n.up || n.resync || n.state.waiting() || at != nil && at.Milestone != n.state.pos.Milestone {
+		if !n.up || n.resync || n.state.Waiting() || at != nil && at.Milestone != n.state.pos.Milestone {
 			return false
 		}
 		at = &n.state.pos

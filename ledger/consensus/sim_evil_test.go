@@ -15,7 +15,7 @@ func (n *simNode) evilTry() {
 	}
 	n.plan(pause + s.rng.Int64N(3*pause))
 	at, ok := n.state.File().Index(n.public[:])
-	if !ok || !n.state.waiting() {
+	if !ok || !n.state.Waiting() {
 		return
 	}
 	g := uint8(at)
