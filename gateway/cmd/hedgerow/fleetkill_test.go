@@ -20,7 +20,7 @@ func TestKillsInAMeshLoseAndDoubleNothing(t *testing.T) {
 
 	lasts := 15 * time.Second
 	if long() {
-		lasts = 5 * time.Minute
+		lasts = 10 * time.Minute
 	}
 	tr := f.publish("k", 2, 20*time.Millisecond)
 	end, n := time.Now().Add(lasts), 0
