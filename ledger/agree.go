@@ -427,6 +427,7 @@ func (l *Ledger) hear(from network.PublicKey, w *Word) {
 func (l *Ledger) tell() {
 	a := &l.agreement
 	file := a.state.File()
+	recovering := false
 	w := Word{Epoch: file.Epoch, Highest: make([]uint32, len(file.Gateways))}
 	for i, g := range file.Gateways {
 		w.Highest[i], _ = a.state.Highest(g.PublicKey)
@@ -434,11 +435,12 @@ func (l *Ledger) tell() {
 	if a.issuer != nil {
 		_, w.Opened, w.Answers = a.issuer.Answer()
 		w.Target = a.issuer.Target()
+		recovering = a.issuer.Recovering()
 	}
 	l.board.mu.Lock()
 	defer l.board.mu.Unlock()
 	w.Milestone, w.Certified = l.board.agreed.Milestone, l.board.agreed.Certified
-	l.board.word = w
+	l.board.word, l.board.trouble.Recovering = w, recovering
 }
 
 // third reports whether a payload block is of somebody who is no member. An

@@ -148,9 +148,26 @@ func TestAGatewayThatLostItsVotesRecovers(t *testing.T) {
 	})
 	f.agree(f.all...)
 	for _, m := range f.all {
-		if tr := m.ledger().Trouble(); len(tr.Equivocators) > 0 || tr.Conflict != 0 {
+		if tr := m.ledger().Trouble(); len(tr.Equivocators) > 0 || tr.Conflict != 0 || tr.Recovering {
 			t.Errorf("%d saw %+v", m.index, tr)
 		}
+	}
+}
+
+// Nobody can tell one of two gateways what it voted.
+func TestOneOfTwoThatLostItsVotesSaysSo(t *testing.T) {
+	f := federate(t, 2, memories)
+	f.certified(f.all[1].attach(1), f.all...)
+	lost := f.all[1]
+	lost.stop()
+	lost.store = newMemory()
+	lost.start()
+	eventually(t, "it says so", func() bool { return lost.ledger().Trouble().Recovering })
+	before := f.all[0].ledger().Agreed().Milestone
+	f.all[0].attach(1)
+	time.Sleep(300 * time.Millisecond)
+	if tr := lost.ledger().Trouble(); !tr.Recovering || f.all[0].ledger().Agreed().Milestone != before {
+		t.Errorf("it went on: %+v, %+v", tr, f.all[0].ledger().Agreed())
 	}
 }
 

@@ -69,16 +69,20 @@ type board struct {
 	certs  *consensus.Certificates
 }
 
-// Trouble is evidence that gateways break the rules.
+// Trouble is what is wrong with the agreement: evidence that gateways break the
+// rules, and why this one does not vote.
 type Trouble struct {
 	Equivocators []string // names of those that signed two votes of which an honest one signs one
 	// Conflict is the index of a milestone of which more than the tolerated
 	// weight signed another one than this replica derived: it votes no more
 	// until a restart. 0: none.
 	Conflict uint32
+	// Recovering: what this gateway voted is lost, and it votes no more until a
+	// quorum of the others has answered (consensus.md §7).
+	Recovering bool
 }
 
-// Trouble returns what was seen of gateways that break the rules.
+// Trouble returns what is wrong now.
 func (l *Ledger) Trouble() Trouble {
 	l.board.mu.Lock()
 	defer l.board.mu.Unlock()

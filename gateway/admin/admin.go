@@ -150,17 +150,21 @@ type Sources struct {
 	// Milestones returns the index of the last milestone that each of the other
 	// gateways told of, by name; nil: they do not tell.
 	Milestones func() map[string]uint32
-	// Trouble returns what was seen of gateways that break the rules; nil:
+	// Trouble returns what is wrong with the agreement of the gateways; nil:
 	// nobody looks.
 	Trouble func() Trouble
 }
 
-// Trouble is evidence that gateways break the rules of consensus.
+// Trouble is what is wrong with the agreement: evidence that gateways break its
+// rules, and why this one does not vote.
 type Trouble struct {
 	Equivocators []string // names of those that signed two votes of one round
 	// Conflict is the index of a milestone of which more weight than may be
 	// Byzantine signed another one than this gateway derived; 0: none.
 	Conflict uint32
+	// Recovering: what this gateway voted is lost, and it waits for the others to
+	// say which rounds those were.
+	Recovering bool
 }
 
 // A FrontEnd is what one protocol has counted since the start.

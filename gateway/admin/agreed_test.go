@@ -94,12 +94,17 @@ func TestTroubleWithConsensusIsAnAlarm(t *testing.T) {
 	if st := b.alarmsNow(t); len(st.Alarms) != 0 {
 		t.Fatalf("alarms without trouble: %+v", st.Alarms)
 	}
-	b.src.Trouble = func() Trouble { return Trouble{Equivocators: []string{"mill", "silo"}, Conflict: 912} }
+	b.src.Trouble = func() Trouble {
+		return Trouble{Equivocators: []string{"mill", "silo"}, Conflict: 912, Recovering: true}
+	}
 	st := b.alarmsNow(t)
 	if text := st.text("equivocation"); !strings.HasPrefix(text, "mill, silo signed two votes") {
 		t.Errorf("equivocation: %q", text)
 	}
 	if text := st.text("milestone_conflict"); !strings.Contains(text, "milestone 912 ") {
 		t.Errorf("conflict: %q", text)
+	}
+	if text := st.text("recovering"); !strings.HasPrefix(text, "this gateway does not know what it voted") {
+		t.Errorf("recovering: %q", text)
 	}
 }

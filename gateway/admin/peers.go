@@ -172,7 +172,7 @@ func peerAlarms(q quorum, ps *peer.Stats, bs *bus.Status, now time.Time) (out []
 	return out
 }
 
-// troubleAlarms tells of gateways that break the rules of consensus.
+// troubleAlarms tells what is wrong with the agreement.
 func troubleAlarms(t Trouble) (out []Alarm) {
 	if len(t.Equivocators) > 0 {
 		out = append(out, Alarm{"equivocation", someOf(t.Equivocators) + " signed two votes of one round: that key is in use elsewhere, or stolen. Its blocks are not built on; take it out of the network, and let its box join again with another key"})
@@ -180,6 +180,10 @@ func troubleAlarms(t Trouble) (out []Alarm) {
 	if t.Conflict != 0 {
 		out = append(out, Alarm{"milestone_conflict", fmt.Sprintf("more gateways than may be faulty signed another milestone %d than this one derived. "+
 			"It votes no more; compare the last milestones of all gateways, and trust no confirmation until the cause is found", t.Conflict)})
+	}
+	if t.Recovering {
+		out = append(out, Alarm{"recovering", "this gateway does not know what it voted, since its ledger is not the one that it had: it counts as off until a quorum of the other gateways has told it. " +
+			"Where the others are no quorum without it, that is for ever"})
 	}
 	return out
 }
