@@ -44,7 +44,8 @@ type Config struct {
 	// The replica of the Tangle.
 	Ledger LedgerConfig `yaml:"ledger"`
 	// The other gateways of the network, over NATS. With the defaults the
-	// gateway is alone and opens no port for it.
+	// gateway is alone and opens no port for it. Readings are confirmed while
+	// a quorum reach each other; how often they vote says the network file.
 	Peers PeersConfig `yaml:"peers"`
 	// HTTP: the protocol's REST routes, the admin routes, metrics and health.
 	API APIConfig `yaml:"api"`
