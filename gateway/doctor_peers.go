@@ -107,7 +107,7 @@ func (d *Doctor) askedPeers(ctx context.Context, b *box) (all []Finding, silent 
 	// Who is all there needs nobody that was refused.
 	if r := answer.Bus.LastRefused; r != nil && silent > 0 {
 		all = append(all, Finding{peersCheck, VerdictWarn, "a connection was refused at " + r.Time + ": " + short(r.Why),
-			"if that is a gateway which has joined a newer epoch, join its network file here too; if it is a worker, list its key in powfarm.remote.workers", false})
+			"a newcomer is let in once its epoch has begun here: have a member join the network file; a former member is to be stopped, or added again; if it is a worker, list its key in powfarm.remote.workers", false})
 	}
 	return all, silent
 }

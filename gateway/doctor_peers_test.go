@@ -160,7 +160,7 @@ func TestAGatewayThatRunsIsAskedForItsPeers(t *testing.T) {
 		if len(all) != 1+2*tt.others {
 			t.Fatalf("%s: findings %+v", tt.peer, all)
 		}
-		if tt.others > 0 && (!strings.Contains(all[1].Found, "0xab is not one of the network") || !strings.Contains(all[1].Advice, "newer epoch")) {
+		if tt.others > 0 && (!strings.Contains(all[1].Found, "0xab is not one of the network") || !strings.Contains(all[1].Advice, "its epoch has begun")) {
 			t.Errorf("a refused key is found %+v", all[1])
 		}
 		if f := all[0]; f.Verdict != tt.verdict || !strings.Contains(f.Found, tt.text) || (f.Advice == "") != (tt.verdict == VerdictOK) {

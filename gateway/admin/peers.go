@@ -189,7 +189,7 @@ func troubleAlarms(t Trouble) (out []Alarm) {
 }
 
 // whoIsRefused is what an unknown key may mean.
-const whoIsRefused = "A gateway of a newer epoch? Join its network file here. A worker? Its key belongs into powfarm.remote.workers"
+const whoIsRefused = "A newcomer? It is let in once its epoch has begun here: have a member join the network file. A worker? Its key belongs into powfarm.remote.workers"
 
 // someOf lists the first of the names.
 func someOf(names []string) string {

@@ -120,7 +120,7 @@ func TestTroubleInTheFederationIsAnAlarm(t *testing.T) {
 	}{
 		{fakeBus{Mode: bus.External}, "nats", "peers.url"},
 		{fakeBus{Mode: bus.Embedded}, "nats", "embedded"},
-		{fakeBus{Connected: true, Refused: 7, RefusedAt: time.Now(), RefusedWhy: "a wrong key"}, "handshake", "7 since the start: a wrong key. A gateway of a newer epoch? Join"},
+		{fakeBus{Connected: true, Refused: 7, RefusedAt: time.Now(), RefusedWhy: "a wrong key"}, "handshake", "7 since the start: a wrong key. A newcomer? It is let in"},
 		{fakeBus{Connected: true, Refused: 7, RefusedAt: time.Now().Add(-time.Hour)}, "handshake", ""},
 	} {
 		*b.bus = tt.bus

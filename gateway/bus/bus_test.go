@@ -262,6 +262,13 @@ func TestARemovedMemberIsCutAndANewOneAdmitted(t *testing.T) {
 	s := newSite(t, "a", "b", "c")
 	cfg := s.config("a")
 	cfg.Clients = "127.0.0.1:0"
+	b0 := public(s.keys["b"])
+	cfg.Former = func(key ed25519.PublicKey) string {
+		if key.Equal(b0) {
+			return "b"
+		}
+		return ""
+	}
 	a := open(t, cfg)
 	b := open(t, s.config("b", a.seed()))
 	c := external(t, s, "c", a.clientURL())
@@ -275,6 +282,7 @@ func TestARemovedMemberIsCutAndANewOneAdmitted(t *testing.T) {
 		return a.hasRoutes() && st.Clients == 0 && st.Refused > before
 	})
 	eventually(t, "c disconnected", func() bool { return !c.Status().Connected })
+	eventually(t, "b is named", func() bool { return strings.Contains(a.Status().RefusedWhy, "is that of b, which is no member") })
 
 	s.add("b", public(s.keys["b"]))
 	s.add("c", public(s.keys["c"]))

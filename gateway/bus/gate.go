@@ -151,8 +151,8 @@ func (p *pins) gate(conf *tls.Config, allowed func(ed25519.PublicKey) bool) *tls
 func (p *pins) unknownKey(key ed25519.PublicKey) error {
 	if p.former != nil && len(key) > 0 {
 		if name := p.former(key); name != "" {
-			return fmt.Errorf("the key %s is that of %s, which is no member any more", hexKey(key), name)
+			return fmt.Errorf("the key %s is that of %s, %s", hexKey(key), name, formerKey)
 		}
 	}
-	return fmt.Errorf("the key %s is not one of the network", hexKey(key))
+	return fmt.Errorf("the key %s %s", hexKey(key), strangeKey)
 }

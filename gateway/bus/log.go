@@ -175,15 +175,22 @@ func (s *serverLog) warn(text string) {
 	if !s.limited.allow(thing) {
 		return
 	}
-	if strings.Contains(text, strangeKey) {
-		s.log.Warn("handshake refused; join the newer network file here if it is a gateway's, list the key in powfarm.remote.workers if it is a worker's", "address", host, "err", text)
+	switch {
+	case strings.Contains(text, strangeKey):
+		s.log.Warn("handshake refused; a newcomer is let in once its epoch has begun here, a worker if its key is in powfarm.remote.workers", "address", host, "err", text)
+		return
+	case strings.Contains(text, formerKey):
+		s.log.Warn("handshake of a former member refused; stop that gateway, or add it to the network again", "address", host, "err", text)
 		return
 	}
 	s.log.Warn("nats server", "address", host, "err", text)
 }
 
-// strangeKey is in the error of a handshake with a key that may not connect.
-const strangeKey = "is not one of the network"
+// One of these is in the error of a handshake with a key that may not connect.
+const (
+	strangeKey = "is not one of the network"
+	formerKey  = "which is no member any more"
+)
 
 func line(format string, v []any) string {
 	text := fmt.Sprintf(format, v...)

@@ -123,7 +123,7 @@ func TestARefusedKeyIsLoggedOnceAMinute(t *testing.T) {
 	eventually(t, "refused three times", func() bool { return a.Status().Refused >= 3 })
 	lines.mu.Lock()
 	defer lines.mu.Unlock()
-	if n := strings.Count(string(lines.text), "is not one of the network"); n != 1 || !strings.Contains(string(lines.text), "join the newer network file") {
+	if n := strings.Count(string(lines.text), "is not one of the network"); n != 1 || !strings.Contains(string(lines.text), "once its epoch has begun here") {
 		t.Errorf("%d lines of it:\n%s", n, lines.text)
 	}
 }
