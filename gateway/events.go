@@ -15,6 +15,9 @@ func (t tangleEvents) Wanted(topic string) bool           { return t.s.mqtt.Want
 // Present returns what the topics of a filter say now. Those of blocks are too
 // many for a wildcard.
 func (t tangleEvents) Present(filter string) (out []mqtt.Event) {
+	if t.s.events == nil {
+		return nil // a newcomer has no Tangle yet
+	}
 	topics := []string{filter}
 	if filter == "milestone-info/+" || filter == "milestone-info/#" {
 		topics = []string{"milestone-info/latest", "milestone-info/confirmed"}

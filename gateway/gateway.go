@@ -178,12 +178,9 @@ func (g *Gateway) begin() error {
 // openStores opens both stores, or none.
 func openStores(cfg *Config, log *slog.Logger) (*stores, error) {
 	dir := string(cfg.DataDir)
-	j, err := journal.Open(filepath.Join(dir, "journal"), journal.Options{
-		MaxDisk: int64(cfg.Journal.MaxDisk), Reserve: int64(cfg.Journal.Reserve),
-		Retention: duration(cfg.Journal.Retention), Log: log.With("store", "journal"),
-	})
+	j, err := openJournal(cfg, log)
 	if err != nil {
-		return nil, storeError(err)
+		return nil, err
 	}
 	if err := makeDir(filepath.Join(dir, "ledger")); err != nil {
 		return nil, errors.Join(err, j.Close())
@@ -196,6 +193,14 @@ func openStores(cfg *Config, log *slog.Logger) (*stores, error) {
 		return nil, errors.Join(storeError(err), j.Close())
 	}
 	return &stores{j, l}, nil
+}
+
+func openJournal(cfg *Config, log *slog.Logger) (*journal.Journal, error) {
+	j, err := journal.Open(filepath.Join(string(cfg.DataDir), "journal"), journal.Options{
+		MaxDisk: int64(cfg.Journal.MaxDisk), Reserve: int64(cfg.Journal.Reserve),
+		Retention: duration(cfg.Journal.Retention), Log: log.With("store", "journal"),
+	})
+	return j, storeError(err)
 }
 
 // close closes the journal last: what the ledger marked must not be newer

@@ -4,17 +4,20 @@ import (
 	"context"
 	"crypto/ed25519"
 	"errors"
+	"io"
 	"io/fs"
 	"log/slog"
-	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/hedgerow-iot/hedgerow/batching"
 	"github.com/hedgerow-iot/hedgerow/gateway/bus"
 	"github.com/hedgerow-iot/hedgerow/ledger/network"
 	"github.com/hedgerow-iot/hedgerow/ledger/peer"
+	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
 )
 
 // meetSays is how often a gateway that waits for the others says so.
@@ -24,7 +27,8 @@ const meetSays = time.Minute
 // that has joined a later epoch: without it the ledger cannot begin. It returns at
 // once, and nil, if nothing is missing, or if something else is, which [New] says.
 // Until one of the others answers, which they do once the newcomer's epoch has
-// begun there, the API says what is waited for, and devices are not served.
+// begun there, readings are taken in and kept in the journal; every route of the
+// API but /ready says what is waited for. Listeners are closed when it returns.
 //
 // The error is that of ctx when that ends, or says why nothing can be waited for.
 func Meet(ctx context.Context, cfg Config, log *slog.Logger) (err error) {
@@ -44,6 +48,9 @@ func Meet(ctx context.Context, cfg Config, log *slog.Logger) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, lock.Close()) }()
+	if err := errors.Join(joinDone(dir), repairDone(dir)); err != nil {
+		return err
+	}
 	key, err := readIdentity(cfg.Identity)
 	if err != nil {
 		return err
@@ -51,7 +58,12 @@ func Meet(ctx context.Context, cfg Config, log *slog.Logger) (err error) {
 	if err := checkMember(f, cfg.Name, key.Public().(ed25519.PublicKey), cfg.networkPath()); err != nil {
 		return err
 	}
-	first, err := (&newcomer{&cfg, key, f, log}).meet(ctx)
+	n := &newcomer{cfg: &cfg, key: key, file: f, log: log}
+	defer func() { err = errors.Join(err, n.close()) }()
+	if err := n.open(); err != nil {
+		return err
+	}
+	first, err := n.run(ctx)
 	if err != nil {
 		return err
 	}
@@ -59,58 +71,123 @@ func Meet(ctx context.Context, cfg Config, log *slog.Logger) (err error) {
 	return keepEpoch(dir, first)
 }
 
-// A newcomer is a gateway that has nothing but its key and the network file that
-// names it.
+// A newcomer is a gateway without ledger: it has its key, the network file that
+// names it, and a journal for what its devices send.
 type newcomer struct {
 	cfg  *Config
 	key  ed25519.PrivateKey
 	file *network.File
 	log  *slog.Logger
+
+	sockets *sockets
+	bus     *bus.Bus
+	stages  stages // without Tangle
 }
 
-// meet opens what the others are reached by, and what tells of it, until the
-// first file has come.
-func (n *newcomer) meet(ctx context.Context) (first *network.File, err error) {
-	listener, err := net.Listen("tcp", n.cfg.API.Listen)
+// open opens the journal, what the others are reached by, and the listeners.
+func (n *newcomer) open() (err error) {
+	s := &n.stages
+	if s.journal, err = openJournal(n.cfg, n.log); err != nil {
+		return err
+	}
+	if n.sockets, err = openSockets(n.cfg); err != nil {
+		return err
+	}
+	if n.bus, err = openBus(n.cfg, n.key, theMembers(n.file), n.log.With("stage", "bus")); err != nil {
+		return err
+	}
+	var restore func(context.Context) (uint64, error)
+	if !isFresh(n.cfg.Identity) { // it may have given numbers that the journal does not know
+		restore = func(ctx context.Context) (uint64, error) {
+			<-ctx.Done()
+			return 0, context.Cause(ctx)
+		}
+	}
+	s.batching, err = batching.New(batching.Config{
+		Gateway: n.cfg.Name, Key: n.key, Genesis: n.file.GenesisHash(), Linger: linger(n.cfg.Journal.Linger),
+		Clock: newClock(), Restore: restore, Log: n.log.With("stage", "batching"),
+	}, s.journal, idleProver{}, noLedger{n.file.MinPoWScore})
 	if err != nil {
-		return nil, listenError("http", n.cfg.API.Listen, err)
+		return err
 	}
-	server := newHTTPServer(listener, http.HandlerFunc(n.wait), n.log)
-	b, err := openBus(n.cfg, n.key, theMembers(n.file), n.log.With("stage", "bus"))
-	if err != nil {
-		return nil, errors.Join(err, listener.Close())
+	if err := s.fronts(&Gateway{cfg: *n.cfg, log: n.log, sockets: n.sockets}); err != nil {
+		return err
 	}
-	defer b.Close()
-	if err := announce(n.cfg, listener.Addr().String()); err != nil {
-		return nil, errors.Join(err, listener.Close())
+	s.http = newHTTPServer(n.sockets.http, n, n.log.With("stage", "http"))
+	return announce(n.cfg, n.sockets.http.Addr().String())
+}
+
+func (n *newcomer) close() (err error) {
+	if n.sockets != nil {
+		n.sockets.close()
 	}
-	below, end := context.WithCancel(ctx)
-	defer end()
-	g, below := errgroup.WithContext(below)
-	g.Go(func() error { return server.run(below) })
-	g.Go(func() error { return b.Run(below) })
-	g.Go(func() error { return n.say(below) })
-	g.Go(func() (err error) {
-		defer end()
-		first, err = n.fetch(below, b)
+	if n.bus != nil {
+		n.bus.Close()
+	}
+	if n.stages.journal != nil {
+		err = storeError(n.stages.journal.Close())
+	}
+	return err
+}
+
+// run takes readings in until the first file has come, or ctx ends.
+func (n *newcomer) run(ctx context.Context) (first *network.File, err error) {
+	s := &n.stages
+	all, failed := errgroup.WithContext(ctx)
+	intake, endIntake := context.WithCancel(failed)
+	defer endIntake()
+	work, endWork := context.WithCancel(context.WithoutCancel(ctx))
+	defer endWork()
+	var fronts sync.WaitGroup
+	servers := []func(context.Context) error{s.http.run, s.mqtt.Run}
+	if s.coap != nil {
+		servers = append(servers, s.coap.Run)
+	}
+	for _, run := range servers {
+		fronts.Add(1)
+		all.Go(func() error {
+			defer fronts.Done()
+			return run(intake)
+		})
+	}
+	for _, run := range []func(context.Context) error{s.batching.Run, s.journal.Run, n.bus.Run} {
+		all.Go(func() error { return run(work) })
+	}
+	all.Go(func() error { return n.say(intake) })
+	all.Go(func() (err error) {
+		defer endIntake()
+		first, err = n.fetch(intake)
 		return err
 	})
-	return first, g.Wait()
+	all.Go(func() error { // what was taken in is answered first
+		<-intake.Done()
+		fronts.Wait()
+		s.batching.CloseIntake()
+		endWork()
+		return nil
+	})
+	return first, all.Wait()
 }
 
-func (n *newcomer) fetch(ctx context.Context, b *bus.Bus) (*network.File, error) {
-	return peer.FetchNetwork(ctx, peer.Config{Network: n.file, Key: n.key, Conn: b.Conn(), Log: n.log.With("stage", "peer")}, n.file.GenesisHash())
+func (n *newcomer) fetch(ctx context.Context) (*network.File, error) {
+	return peer.FetchNetwork(ctx, peer.Config{Network: n.file, Key: n.key, Conn: n.bus.Conn(), Log: n.log.With("stage", "peer")}, n.file.GenesisHash())
 }
 
 // waitsFor is what a newcomer waits for, in words.
 const waitsFor = "this gateway is new in its network and waits for another member to hand out the network's first file; " +
-	"they do once the epoch that names this gateway has begun there"
+	"they do once the epoch that names this gateway has begun there. Readings are kept meanwhile"
 
-func (n *newcomer) wait(w http.ResponseWriter, _ *http.Request) {
+// ServeHTTP answers whether a reading can be acknowledged now, and else what is
+// waited for.
+func (n *newcomer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
+	if r.URL.Path == "/ready" && n.stages.batching.Ready() == nil {
+		_, _ = io.WriteString(w, `{"ready":true}`+"\n")
+		return
+	}
 	w.Header().Set("Retry-After", "5")
 	w.WriteHeader(http.StatusServiceUnavailable)
-	_, _ = w.Write([]byte(`{"error":{"code":"503","message":"` + waitsFor + `"}}` + "\n"))
+	_, _ = io.WriteString(w, `{"error":{"code":"503","message":"`+waitsFor+`"}}`+"\n")
 }
 
 func (n *newcomer) say(ctx context.Context) error {
@@ -125,3 +202,26 @@ func (n *newcomer) say(ctx context.Context) error {
 		}
 	}
 }
+
+// idleProver finds nothing: there is no Tangle to attach to.
+type idleProver struct{}
+
+func (idleProver) Prove(ctx context.Context, _ [32]byte, _ int) (uint64, error) {
+	<-ctx.Done()
+	return 0, context.Cause(ctx)
+}
+
+// noLedger is one of which nothing is known.
+type noLedger struct{ score uint32 }
+
+func (noLedger) Tips() []stardust.BlockID { return []stardust.BlockID{stardust.GenesisID} }
+func (l noLedger) MinPoWScore() uint32    { return l.score }
+
+func (noLedger) Attach(ctx context.Context, _ *stardust.Block, _ [][2]uint64) (stardust.BlockID, error) {
+	<-ctx.Done()
+	return stardust.GenesisID, context.Cause(ctx)
+}
+
+func (noLedger) Marks(func([2]uint64, stardust.BlockID) bool) error { return nil }
+
+func (noLedger) Marked(uint64) (stardust.BlockID, bool, error) { return stardust.GenesisID, false, nil }

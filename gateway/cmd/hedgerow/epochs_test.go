@@ -108,21 +108,23 @@ func TestMembersChangeWhileAFleetRuns(t *testing.T) {
 	}
 	f.configure(fifth, fmt.Sprintf("peers: {listen: %q, routes: %s}", fifth.routes, quoted(routes)))
 	fifth.launch()
-	fifth.await("the newcomer says what it waits for", 10*time.Second, func() bool {
-		code, body := fifth.try("/ready")
-		return code == 503 && strings.Contains(string(body), "first file")
-	})
+	fifth.awaitReady()
+	if code, body := fifth.try("/api/hedgerow/v1/status"); code != 503 || !strings.Contains(string(body), "first file") {
+		t.Errorf("the newcomer's status is %d %s", code, body)
+	}
+	more := publishAt([]*station{fifth}, "b", 1, 20*time.Millisecond) // it keeps what devices send
 	if out := hedgerow(t, "join", "--config", south.config(), f.path); !strings.Contains(out, "attached as block") {
 		t.Errorf("join printed %s", out)
 	}
 	took := awaitEpoch(1, old...)
 	f.load()
 	began := time.Now()
-	fifth.awaitReady()
-	awaitEpoch(1, fifth)
-	t.Logf("epoch 1 in force after %v, the newcomer ready %v later", took, time.Since(began))
-	more := publishAt([]*station{fifth}, "b", 1, 20*time.Millisecond)
-	pauseFor(time.Second)
+	fifth.await("epoch 1 at the newcomer", 30*time.Second, func() bool {
+		code, _ := fifth.try("/api/hedgerow/v1/status")
+		return code == 200 && fifth.agreement().Epoch == 1
+	})
+	t.Logf("epoch 1 in force after %v, the newcomer in it %v later", took, time.Since(began))
+	pauseFor(500 * time.Millisecond)
 	tr.end(acked)
 	more.end(acked)
 	last := awaitAgreed(f.stations...)
@@ -159,9 +161,6 @@ func TestMembersChangeWhileAFleetRuns(t *testing.T) {
 	served := publishAt([]*station{east}, "e", 1, 20*time.Millisecond)
 	pauseFor(300 * time.Millisecond)
 	served.end(map[string]map[string]bool{}) // acknowledged, and of no network
-	north.await("the one taken out is refused by name", 30*time.Second, func() bool {
-		return strings.Contains(north.bus().LastRefused.Why, "east")
-	})
 	east.kill()
 	east.start() // serves its devices after a restart, too
 	if text := east.agreement().alarm("removed"); text == "" {
@@ -176,6 +175,15 @@ func TestMembersChangeWhileAFleetRuns(t *testing.T) {
 		}
 	}
 	t.Logf("%d acknowledged readings", total(acked))
+	refusals := uint64(0)
+	north.await("the one taken out is refused by name", 30*time.Second, func() bool {
+		b := north.bus()
+		refusals = b.Refused
+		return strings.Contains(b.LastRefused.Why, "east")
+	})
+	if refusals == 0 {
+		t.Error("and not counted")
+	}
 	for _, s := range stay {
 		for _, epoch := range []string{"0", "1", "2"} {
 			if _, err := os.Stat(filepath.Join(s.dir, "data", "epochs", epoch+".json")); err != nil {

@@ -47,8 +47,10 @@ func TestWhoLeavesComesBackWithItsReadings(t *testing.T) {
 	hedgerow(t, "join", "--config", north.config(), f.path)
 	awaitEpoch(1, both...)
 	f.load()
-	west.awaitReady()
-	awaitEpoch(1, west)
+	west.await("epoch 1 at the newcomer", 30*time.Second, func() bool {
+		code, _ := west.try("/api/hedgerow/v1/status")
+		return code == 200 && west.agreement().Epoch == 1
+	})
 	publish("b", f.stations...)
 
 	f.path = f.draft(both, "remove", "west")
