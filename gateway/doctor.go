@@ -213,6 +213,9 @@ func (d *Doctor) network(context.Context, *box) []Finding {
 		if err := checkMember(f, d.Config.Name, key.Public().(ed25519.PublicKey), path); err != nil {
 			out.Verdict, out.Found = VerdictBad, err.Error()
 			out.Advice = "use the name and the identity key that the network file has for this gateway"
+			if wasMember(string(d.Config.DataDir), f, d.Config.Name, key.Public().(ed25519.PublicKey)) {
+				out.Advice = "it was a member until an epoch took it out or renamed it: add it again (hedgerow network add), set the new name, or give its devices another gateway"
+			}
 			return one(out)
 		}
 	}

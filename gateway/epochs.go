@@ -23,6 +23,8 @@ const (
 	// updateRetry is how soon a network file that could not be attached is tried
 	// again.
 	updateRetry = 5 * time.Second
+	// saveRetry is how soon a network file that could not be saved is tried again.
+	saveRetry = 10 * time.Second
 	// leavingFor is how long the connections of members that have left are kept:
 	// they have to get the blocks that tell them so.
 	leavingFor = 10 * time.Second
@@ -59,7 +61,7 @@ type leavers struct {
 // as far as its ledger knows, which has stored these, or a later one that it was
 // given. The latter if it is no member of the former: a newcomer has to ask those
 // that know it.
-func newEpochs(cfg *Config, h *home, stored []*network.File, log *slog.Logger) (*epochs, error) {
+func newEpochs(cfg *Config, h *home, stored []*network.File, log *slog.Logger) *epochs {
 	e := &epochs{
 		dir: string(cfg.DataDir), path: cfg.networkPath(),
 		self:  network.Gateway{Name: cfg.Name, PublicKey: network.PublicKey(h.key.Public().(ed25519.PublicKey))},
@@ -73,7 +75,7 @@ func newEpochs(cfg *Config, h *home, stored []*network.File, log *slog.Logger) (
 		e.next = &offer{file: given}
 	}
 	if len(stored) == 0 {
-		return e, nil
+		return e
 	}
 	known := stored[len(stored)-1]
 	switch {
@@ -81,11 +83,11 @@ func newEpochs(cfg *Config, h *home, stored []*network.File, log *slog.Logger) (
 		e.next = nil
 	case given.Epoch <= known.Epoch: // the process ended before the file was saved, or another one won
 		e.next = nil
-		return e, e.save(known)
+		e.file.Store(known)
 	case given.Follows(known) == nil && e.isMember(known):
 		e.file.Store(known)
 	}
-	return e, nil
+	return e
 }
 
 // current returns the network file whose members this gateway works with: the
@@ -120,47 +122,57 @@ func (e *epochs) run(ctx context.Context) error {
 	return g.Wait()
 }
 
+// follow takes the epochs that begin. A file that cannot be written, because the
+// disk is full, is in force all the same, and written later: the ledger has it.
 func (e *epochs) follow(ctx context.Context) error {
+	retry := time.NewTimer(0)
+	defer retry.Stop()
 	for {
+		var err error
 		select {
 		case f := <-e.begun:
-			if err := e.enter(f); err != nil {
-				return err
-			}
+			err = e.enter(f)
+		case <-retry.C:
+			err = e.save(e.current())
 		case <-ctx.Done():
 			return nil
+		}
+		if err != nil {
+			e.log.Warn("network file in force not saved", "err", err)
+			retry.Reset(saveRetry)
 		}
 	}
 }
 
-// enter takes a network file that has come into force in the place of the one
-// before, unless it is that already, or a later one is to be reached still.
+// enter puts a network file into force. The error is that of saving it.
 func (e *epochs) enter(f *network.File) error {
-	old := e.current()
-	if f.Epoch < old.Epoch || f.Hash() == old.Hash() {
-		return nil
-	}
-	if f.Epoch == old.Epoch {
+	if old := e.current(); f.Epoch < old.Epoch || f.Hash() == old.Hash() {
+		return nil // a later one is to be reached still, or it is that
+	} else if f.Epoch == old.Epoch {
 		e.log.Error("the members agreed on another network file of this epoch than the one that was joined here", "epoch", f.Epoch)
 	}
-	if err := e.save(f); err != nil {
-		return err
-	}
+	files := e.ledger.Networks()
+	e.past.Store(&files)
+	err := e.save(f)
+	e.adopt(f)
+	e.peers.SetNetwork(f)
 	e.log.Info("epoch in force", "epoch", f.Epoch, "gateways", len(f.Gateways), "quorum", f.Quorum(), "file", e.path)
 	for _, a := range e.standing() {
 		e.log.Error(a.Text, "alarm", a.Name, "epoch", f.Epoch)
 	}
-	return nil
+	return err
 }
 
-// save replaces the network file, and keeps the one before, and those between
-// of which this gateway was told too fast.
+// adopt works with the members of f from now on, and keeps those that leave
+// connected for a moment.
+func (e *epochs) adopt(f *network.File) {
+	e.left.Store(&leavers{leaving(e.current(), f), time.Now().Add(leavingFor)})
+	e.file.Store(f)
+}
+
+// save writes the file in force, unless a later epoch was joined, and keeps those
+// of the epochs before.
 func (e *epochs) save(f *network.File) error {
-	old := e.current()
-	if e.ledger != nil {
-		files := e.ledger.Networks()
-		e.past.Store(&files)
-	}
 	for _, of := range *e.past.Load() {
 		if of.Epoch >= f.Epoch || exists(epochPath(e.dir, of.Epoch)) {
 			continue
@@ -169,15 +181,10 @@ func (e *epochs) save(f *network.File) error {
 			return fmt.Errorf("keep the network file of epoch %d: %w", of.Epoch, err)
 		}
 	}
-	if err := f.Save(e.path); err != nil {
-		return fmt.Errorf("keep the network file of epoch %d: %w", f.Epoch, err)
+	if on, err := network.Load(e.path); err == nil && (on.Hash() == f.Hash() || on.Epoch > f.Epoch && e.proposed() != nil) {
+		return nil
 	}
-	e.left.Store(&leavers{leaving(old, f), time.Now().Add(leavingFor)})
-	e.file.Store(f)
-	if e.peers != nil {
-		e.peers.SetNetwork(f)
-	}
-	return nil
+	return f.Save(e.path)
 }
 
 // leaving returns the members of old whose keys f does not have.

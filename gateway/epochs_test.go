@@ -59,9 +59,7 @@ func (f *federation) openedEpochs(name string, given *network.File, stored ...*n
 	f.t.Helper()
 	cfg := Config{Name: name, DataDir: Path(f.t.TempDir())}
 	must(f.t, given.Save(cfg.networkPath()))
-	e, err := newEpochs(&cfg, &home{key: f.keys[name], network: given}, stored, testLog(f.t))
-	must(f.t, err)
-	return e
+	return newEpochs(&cfg, &home{key: f.keys[name], network: given}, stored, testLog(f.t))
 }
 
 func TestAStartWorksWithTheRightMembers(t *testing.T) {
@@ -91,7 +89,11 @@ func TestAStartWorksWithTheRightMembers(t *testing.T) {
 			if got := e.current().Epoch; got != tt.current || (e.proposed() != nil) != tt.offered {
 				t.Errorf("works with epoch %d and offers %v, want %d and %v", got, e.proposed(), tt.current, tt.offered)
 			}
+			must(t, e.save(e.current()))
 			if tt.offered {
+				if saved, err := network.Load(e.path); err != nil || saved.Hash() != tt.given.Hash() {
+					t.Errorf("the file that was joined is %+v, %v", saved, err)
+				}
 				return
 			}
 			if saved, err := network.Load(e.path); err != nil || saved.Hash() != e.current().Hash() {
@@ -124,7 +126,7 @@ func TestConnectionsOfMembersThatLeaveEnd(t *testing.T) {
 	}
 	e = f.openedEpochs("north", all[0], all[:1]...)
 	synctest.Test(t, func(t *testing.T) {
-		must(t, e.enter(all[1]))
+		e.adopt(all[1])
 		if got := names(); !slices.Equal(got, []string{"north", "south", "west"}) {
 			t.Errorf("pinned are %v at once", got)
 		}

@@ -152,9 +152,7 @@ func (g *Gateway) openEpochs() error {
 	if err != nil {
 		return storeError(err)
 	}
-	if g.epochs, err = newEpochs(&g.cfg, g.home, stored, g.log.With("stage", "epochs")); err != nil {
-		return err
-	}
+	g.epochs = newEpochs(&g.cfg, g.home, stored, g.log.With("stage", "epochs"))
 	g.home.network = g.epochs.current()
 	return nil
 }

@@ -188,11 +188,11 @@ func (p *Peers) open(data []byte, to network.PublicKey, context []byte) (m *memb
 	if f.sender == p.signer.public {
 		return nil, f, false // own gossip comes back
 	}
-	if m = p.roster.Load().byKey[f.sender]; m == nil {
+	now := time.Now()
+	if m = p.roster.Load().sender(f, now); m == nil {
 		p.counted.strange.Add(1)
 		return nil, f, false
 	}
-	now := time.Now()
 	if !m.admit(f, now) {
 		return nil, f, false
 	}

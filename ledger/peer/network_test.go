@@ -71,3 +71,24 @@ func TestAWrongFirstFileIsNotTaken(t *testing.T) {
 		}
 	}
 }
+
+// A member that was taken out is answered for a moment, to learn of it.
+func TestAFormerMemberIsAnsweredForAMoment(t *testing.T) {
+	s := newSite(t, "a", "b", "c")
+	a := s.fresh("a")
+	old := s.file
+	s.next(func(f *network.File) { _ = f.Remove("c") }, a)
+	f, err := peer.FetchNetwork(t.Context(), peer.Config{Network: old, Key: s.keys["c"], Conn: s.connect()}, old.Hash())
+	if err != nil || f.Hash() != old.Hash() {
+		t.Errorf("got %+v, %v", f, err)
+	}
+	if n := a.peers.Stats().Strange; n != 0 {
+		t.Errorf("%d of its requests were refused", n)
+	}
+	s.next(func(f *network.File) { _ = f.SetWeight("b", 2) }, a) // and in the epoch after no more
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if _, err := peer.FetchNetwork(ctx, peer.Config{Network: old, Key: s.keys["c"], Conn: s.connect()}, old.Hash()); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("an epoch later: %v", err)
+	}
+}
