@@ -192,6 +192,20 @@ func Begin(s Store) error {
 	return s.Commit(Change{Own: &consensus.Durable{}})
 }
 
+// Distrust makes a store one whose record of own votes may be older than the
+// last vote of the key, as after a restore: its gateway starts in recovering
+// mode, and votes again in a round that it cannot have opened (consensus.md §7).
+// The error is as that of [Store].Commit.
+func Distrust(s Store) error {
+	own, err := s.Own()
+	if err != nil || own == nil {
+		return err // no record is one that was lost
+	}
+	d := *own
+	d.Recovering, d.Sticky = true, true
+	return s.Commit(Change{Own: &d})
+}
+
 // openIssuer reads the record of own votes; see [Begin].
 func (l *Ledger) openIssuer(cfg *Config) error {
 	a := &l.agreement

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -42,6 +43,27 @@ func (n *Snapshot) Each(yield func(key, value []byte, expires uint64) error) (er
 
 // Close gives the snapshot back.
 func (n *Snapshot) Close() { n.txn.Discard() }
+
+// Renew gives the store another id, as one needs whose positions are not those
+// that others remember under its id: a copy that was put back. It must be called
+// before the store is handed on. The error is as that of Commit.
+func (s *Store) Renew() error {
+	if err := s.Ready(); err != nil {
+		return err
+	}
+	txn := s.db.NewTransaction(true)
+	defer txn.Discard()
+	var id [8]byte
+	_, _ = rand.Read(id[:]) // never fails
+	if err := txn.Set([]byte{prefixName}, id[:]); err != nil {
+		return s.fail(err)
+	}
+	if err := s.commit(txn); err != nil {
+		return s.fail(fmt.Errorf("give the store another id: %w", err))
+	}
+	s.id = id
+	return nil
+}
 
 // Import makes a store in dir, which must not exist, of what [Snapshot.Each]
 // yielded: next returns it in that order, each in memory of its own, and
