@@ -9,11 +9,13 @@ package gateway
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"github.com/hedgerow-iot/hedgerow/batching"
 	"github.com/hedgerow-iot/hedgerow/batching/journal"
@@ -35,6 +37,7 @@ type Gateway struct {
 	log     *slog.Logger
 	home    *home
 	stores  *stores
+	marker  *marker
 	sockets *sockets
 	bus     *bus.Bus
 	epochs  *epochs
@@ -126,6 +129,7 @@ func (g *Gateway) Close() error {
 type stores struct {
 	journal *journal.Journal
 	ledger  *store.Store
+	copying sync.RWMutex // held by backups; close excludes them
 }
 
 // prepareLedger deals with a ledger that is missing although this is not the
@@ -158,8 +162,10 @@ func (g *Gateway) openEpochs() error {
 }
 
 // begin has the ledger know that a new identity has never voted, whatever an
-// earlier one did, and only then removes the marker that says so. A network of one has nobody who could tell
-// what a lost ledger had voted, and nobody who was told.
+// earlier one did, and only then removes the marker that says so. A network of one
+// has nobody who could tell what a lost ledger had voted, and nobody who was told.
+// Stores that are an older copy are dealt with before anything is voted or
+// numbered.
 func (g *Gateway) begin() error {
 	own, err := g.stores.ledger.Own()
 	if err != nil {
@@ -169,6 +175,15 @@ func (g *Gateway) begin() error {
 		if err := ledger.Begin(g.stores.ledger); err != nil {
 			return storeError(fmt.Errorf("begin the ledger: %w", err))
 		}
+	}
+	g.marker = newMarker(g.cfg.Identity, g.home.key.Public().(ed25519.PublicKey), g.home.network, g.stores.ledger, g.log)
+	if !g.home.fresh {
+		if err := g.recognise(); err != nil {
+			return storeError(err)
+		}
+	}
+	if err := g.marker.pair(); err != nil {
+		return storeError(fmt.Errorf("mark the ledger as that of this start: %w", err))
 	}
 	return useIdentity(g.cfg.Identity)
 }
@@ -190,7 +205,7 @@ func openStores(cfg *Config, log *slog.Logger) (*stores, error) {
 	if err != nil {
 		return nil, errors.Join(storeError(err), j.Close())
 	}
-	return &stores{j, l}, nil
+	return &stores{journal: j, ledger: l}, nil
 }
 
 func openJournal(cfg *Config, log *slog.Logger) (*journal.Journal, error) {
@@ -204,6 +219,8 @@ func openJournal(cfg *Config, log *slog.Logger) (*journal.Journal, error) {
 // close closes the journal last: what the ledger marked must not be newer
 // than what the journal knows.
 func (s *stores) close() error {
+	s.copying.Lock()
+	defer s.copying.Unlock()
 	return errors.Join(storeError(s.ledger.Close()), storeError(s.journal.Close()))
 }
 
@@ -245,6 +262,7 @@ func (g *Gateway) Run(ctx context.Context, now <-chan struct{}) error {
 	}
 	err := storeError(g.stages.run(ctx, now, duration(g.cfg.Shutdown.Drain), g.log))
 	_ = os.Remove(g.cfg.runningPath())
+	g.marker.note()
 	waiting := g.Stats().Backlog
 	if n := waiting.Stored + waiting.Batched; n > 0 && err == nil {
 		g.log.Warn("readings are in no block yet; they are kept, and attached after the next start", "readings", n)

@@ -54,25 +54,7 @@ func readRestoring(dir string) (*restoring, error) {
 
 // write makes the file, or replaces it, durably.
 func (r restoring) write(dir string) error {
-	text, err := json.Marshal(r)
-	if err != nil {
-		return err
-	}
-	path := filepath.Join(dir, restoringFile)
-	if err := os.WriteFile(path+".new", append(text, '\n'), 0o600); err != nil {
-		return err
-	}
-	f, err := os.Open(path + ".new")
-	if err != nil {
-		return err
-	}
-	if err := errors.Join(f.Sync(), f.Close()); err != nil {
-		return err // what is not on the disk must not take the place of what is
-	}
-	if err := os.Rename(path+".new", path); err != nil {
-		return err
-	}
-	return syncDir(dir)
+	return replaceFile(filepath.Join(dir, restoringFile), r)
 }
 
 // startOver makes a ledger where there is none, whose marks are to be restored.
@@ -218,7 +200,7 @@ func (r *restorer) learn(ctx context.Context) error {
 // restoreMarks waits until the replica has what the others had, and marks every
 // reading that stands in one of this gateway's blocks.
 func (r *restorer) restoreMarks(ctx context.Context) (above uint64, err error) {
-	r.log.Warn("the ledger is new; nothing is attached before the blocks have come from the other gateways")
+	r.log.Warn("the ledger is new, or an older copy; nothing is attached before the blocks have come from the other gateways")
 	if err := r.peers.Synced(ctx); err != nil {
 		return 0, err
 	}
@@ -318,5 +300,5 @@ func (s *stages) restoring() []admin.Alarm {
 	if s.restorer == nil || !s.restorer.lost || s.restorer.done.Load() {
 		return nil
 	}
-	return []admin.Alarm{{Name: "restoring", Text: "the ledger is new; readings wait until its blocks have come from the other gateways"}}
+	return []admin.Alarm{{Name: "restoring", Text: "the ledger is new, or an older copy; readings wait until its blocks have come from the other gateways"}}
 }
