@@ -52,6 +52,8 @@ type Config struct {
 	// How the gateway stops.
 	Shutdown ShutdownConfig `yaml:"shutdown"`
 
+	// File is where [Load] read it; empty: nowhere.
+	File string `yaml:"-"`
 	// Home is set in the sandbox only: the directory that holds everything of
 	// it. Devices are then admitted without login from loopback addresses,
 	// and a taken port is replaced by a free one.

@@ -37,7 +37,9 @@ func Load(file string, set []string) (Config, error) {
 	if err != nil {
 		return Config{}, fmt.Errorf("read configuration: %w", err)
 	}
-	return Parse(file, text, set)
+	c, err := Parse(file, text, set)
+	c.File = file
+	return c, err
 }
 
 // Parse is [Load] for a text that was read already; file is its name.

@@ -63,9 +63,10 @@ func edges() map[string]row {
 		"protocols/mqtt":    {"protocols protocols/payload batching batching/reading", "github.com/mochi-mqtt/server/v2 github.com/gorilla/websocket"},
 		"protocols/coap":    {"protocols protocols/payload batching batching/reading", coap + " " + sync},
 
-		"gateway/admin": {"gateway/bus batching batching/reading batching/journal batching/archive powfarm powfarm/remote ledger ledger/consensus ledger/stardust ledger/network ledger/peer", "github.com/prometheus/client_golang"},
-		"gateway/bus":   {"", nats + " github.com/nats-io/nats-server/v2 github.com/nats-io/nkeys"},
-		"gateway": {"gateway/admin gateway/bus protocols protocols/mqtt protocols/coap " +
+		"gateway/admin":  {"gateway/bus batching batching/reading batching/journal batching/archive powfarm powfarm/remote ledger ledger/consensus ledger/stardust ledger/network ledger/peer", "github.com/prometheus/client_golang"},
+		"gateway/backup": {"", ""},
+		"gateway/bus":    {"", nats + " github.com/nats-io/nats-server/v2 github.com/nats-io/nkeys"},
+		"gateway": {"gateway/admin gateway/backup gateway/bus protocols protocols/mqtt protocols/coap " +
 			"batching batching/reading batching/journal batching/archive powfarm powfarm/remote " +
 			"ledger ledger/stardust ledger/network ledger/consensus ledger/store ledger/peer ledger/api",
 			"github.com/goccy/go-yaml " + sys + " " + sync},

@@ -226,7 +226,8 @@ func (d *Doctor) network(context.Context, *box) []Finding {
 		out.Advice = "with 2 or 3 gateways one wrong clock can decide the time of milestones: keep the clocks of all of them synchronised, or have 4 gateways"
 	}
 	all := one(out)
-	for _, err := range []error{joinDone(string(d.Config.DataDir)), repairDone(string(d.Config.DataDir))} {
+	dir := string(d.Config.DataDir)
+	for _, err := range []error{joinDone(dir), repairDone(dir), unpackDone(dir)} {
 		if err != nil {
 			all = append(all, Finding{"data_directory", VerdictBad, err.Error(), "run that command; no start goes through before", false})
 		}

@@ -66,7 +66,7 @@ func (d *Doctor) repair(ctx context.Context) (done []Finding) {
 		return failed(err)
 	}
 	defer lock.Close() //nolint:errcheck // nothing was written
-	if err := joinDone(dir); err != nil {
+	if err := errors.Join(joinDone(dir), unpackDone(dir)); err != nil {
 		return failed(err)
 	}
 	done = d.repairModes()

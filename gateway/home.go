@@ -42,7 +42,7 @@ func openHome(cfg *Config, log *slog.Logger) (_ *home, err error) {
 			_ = h.lock.Close()
 		}
 	}()
-	if err := errors.Join(joinDone(dir), repairDone(dir)); err != nil {
+	if err := errors.Join(joinDone(dir), repairDone(dir), unpackDone(dir)); err != nil {
 		return nil, err
 	}
 	var made bool

@@ -126,6 +126,7 @@ func (s *stages) handler(g *Gateway) (http.Handler, error) {
 		Peers: s.peers, Bus: s.bus, Updates: s.epochs,
 		Milestones: s.milestones, Trouble: s.trouble,
 		FrontEnds: s.frontEnds, CheckJournal: s.journal, CheckLedger: g.stores.ledger,
+		Backup: &copier{cfg, g.stores, g.epochs.current},
 	}
 	if s.pool != nil {
 		src.Remote = s.pool

@@ -52,7 +52,7 @@ func Join(cfg Config, path string, log *slog.Logger) (_ *Joined, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, lock.Close()) }()
-	if err := repairDone(dir); err != nil {
+	if err := errors.Join(repairDone(dir), unpackDone(dir)); err != nil {
 		return nil, err
 	}
 	f, err := network.Load(path)

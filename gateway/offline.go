@@ -67,7 +67,7 @@ func OpenOffline(cfg Config, log *slog.Logger) (_ *Offline, err error) {
 	if o.lock, err = lockDir(dir); err != nil {
 		return nil, err
 	}
-	if err = errors.Join(joinDone(dir), repairDone(dir)); err != nil {
+	if err = errors.Join(joinDone(dir), repairDone(dir), unpackDone(dir)); err != nil {
 		return nil, err
 	}
 	if o.stores, err = openStores(&cfg, log); err != nil {
@@ -92,6 +92,7 @@ func OpenOffline(cfg Config, log *slog.Logger) (_ *Offline, err error) {
 	}, admin.Sources{
 		Journal: o.stores.journal, Stage: o.stage, Ledger: l, Farm: noFarm{}, Archive: a,
 		Peers: restingPeers{f, cfg.Name}, Bus: restingBus(cfg.Peers.Mode),
+		Backup: &copier{&cfg, o.stores, func() *network.File { return f }},
 	}, log)
 	return o, err
 }

@@ -147,6 +147,8 @@ type Sources struct {
 	// CheckJournal and CheckLedger read the stores whole for POST check, one
 	// at a time; nil for both: there is no such route.
 	CheckJournal, CheckLedger Checker
+	// Backup is what GET backup streams; nil: there is no such route.
+	Backup Backup
 	// Milestones returns the index of the last milestone that each of the other
 	// gateways told of, by name; nil: they do not tell.
 	Milestones func() map[string]uint32
@@ -230,6 +232,7 @@ type Handler struct {
 	exports  chan struct{} // a token per stream in progress
 	// checking holds a token while the stores are checked.
 	checking chan struct{}
+	copying  chan struct{} // a token while a backup is taken
 	updates  refusedUpdates
 }
 
@@ -269,7 +272,7 @@ func New(cfg Config, src Sources, log *slog.Logger) (*Handler, error) {
 	h := &Handler{
 		cfg: cfg, src: src, log: log, started: time.Now(),
 		guard: newGuard(cfg.Token, time.Now), mux: http.NewServeMux(),
-		exports: make(chan struct{}, maxExports), checking: make(chan struct{}, 1),
+		exports: make(chan struct{}, maxExports), checking: make(chan struct{}, 1), copying: make(chan struct{}, 1),
 		hub: newHub(map[string]func() uint64{
 			eventReading: func() uint64 { return src.Journal.Stats().Next }, eventBlock: src.Ledger.Position,
 		}),
@@ -300,6 +303,9 @@ func New(cfg Config, src Sources, log *slog.Logger) (*Handler, error) {
 	}
 	if src.CheckJournal != nil && src.CheckLedger != nil {
 		api.Handle(prefix+"check", methods{http.MethodPost: h.check})
+	}
+	if src.Backup != nil {
+		api.Handle(prefix+"backup", methods{http.MethodGet: h.backup})
 	}
 	api.HandleFunc("/", notFound)
 	h.mux.Handle(prefix, h.guard.require(api))

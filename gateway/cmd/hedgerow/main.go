@@ -39,6 +39,8 @@ type cli struct {
 	Join     joinCmd     `cmd:"" help:"Make this gateway a member of a network, or take its next epoch."`
 	Network  networkCmd  `cmd:"" help:"Write, change, sign and show network files."`
 	Worker   workerCmd   `cmd:"" help:"Search proof of work for gateways on other boxes."`
+	Backup   backupCmd   `cmd:"" help:"Copy a gateway into one file, while it runs or not."`
+	Restore  restoreCmd  `cmd:"" help:"Put a backup into an empty data directory."`
 	Status   statusCmd   `cmd:"" help:"Show how a running gateway is."`
 	Doctor   doctorCmd   `cmd:"" help:"Examine clock, disk, ports, keys and stores; says what to do."`
 	Fsck     fsckCmd     `cmd:"" hidden:""`
