@@ -33,7 +33,7 @@ func (l *Ledger) forgotten(id stardust.BlockID) (c consensus.Block, ok bool, err
 	if id == stardust.GenesisID || a.state.Has(id) || a.ordered[id] != 0 {
 		return c, false, nil
 	}
-	if index, _, err := l.store.Ordered(id); err != nil || index != 0 {
+	if p, err := l.store.Ordered(id); err != nil || p.Milestone != 0 {
 		return c, false, err
 	}
 	rec, err := l.load(id)
@@ -47,6 +47,6 @@ func (l *Ledger) forgotten(id stardust.BlockID) (c consensus.Block, ok bool, err
 		return c, false, err
 	}
 	c, err = a.state.Epochs().Stored(id, b)
-	c.Third = l.third(b)
+	c.Third = l.third(b, c.Update)
 	return c, err == nil, err
 }
