@@ -20,7 +20,7 @@ type Config struct {
 	// change once data_dir holds readings.
 	Name string `yaml:"name"`
 	// Directory of the two stores, journal and ledger. Created when missing.
-	// Back it up together with the identity key, but keep the key elsewhere.
+	// Copy it with hedgerow backup, and keep a copy of the identity key elsewhere.
 	DataDir Path `yaml:"data_dir"`
 	// The gateway's Ed25519 key (PEM, PKCS #8), which signs its batches. A
 	// missing file is made at the first start, together with its public half

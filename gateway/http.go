@@ -137,7 +137,7 @@ func (s *stages) handler(g *Gateway) (http.Handler, error) {
 		Settings:  func() any { return settings(cfg) },
 		Listeners: func() []admin.Listener { return adminListeners(g.sockets.named) },
 		Warnings: func() []admin.Alarm {
-			return slices.Concat(warnings(cfg), metNobody(cfg, s.epochs.current()), s.epochs.alarms(), s.restoring())
+			return slices.Concat(warnings(cfg), metNobody(cfg, s.epochs.current()), s.epochs.alarms(), s.restoring(), s.recovering())
 		},
 		Clock: newClock(),
 	}, src, g.log.With("stage", "admin"))

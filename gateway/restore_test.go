@@ -181,6 +181,10 @@ func TestAnOlderDataDirectoryGoesOnUnderAnotherIncarnation(t *testing.T) {
 			a = start(t, own)
 			must(t, a.publish("readings/probe-1/count", "99"))
 			b.served(own.Name, 99)
+			// Of two, the other one alone cannot let it recover.
+			if text := a.alarm("recovering"); !strings.Contains(text, "no quorum without it") {
+				t.Errorf("the alarm recovering says %q", text)
+			}
 			must(t, a.publish("readings/probe-1/count", "100"))
 			if rs := a.readings(3); !slices.Contains(tt.last, strings.TrimPrefix(rs[2].ID, own.Name)) {
 				t.Errorf("readings are %+v, want the last one to have one of %v", rs, tt.last)
