@@ -100,7 +100,7 @@ func testOlderCopy(t *testing.T, copied func(*station) (back func()), expected .
 	t.Logf("all is certified %v after the start", time.Since(began))
 	for _, s := range three {
 		for _, of := range f.stations {
-			s.checkOnceOf(f.file, of.member, acked[of.member.Name], "certified")
+			s.checkOnceAfterIndex(f.file, of.member, acked[of.member.Name], "certified")
 		}
 	}
 	onTangle := west.tangle(f.file, west.member)
@@ -168,7 +168,7 @@ func TestAClonedGatewayIsSeenAndHarmsNobody(t *testing.T) {
 	var chains [][]string
 	for _, s := range three {
 		for _, of := range three {
-			s.checkOnceOf(f.file, of.member, acked[of.member.Name], "certified")
+			s.checkOnceAfterIndex(f.file, of.member, acked[of.member.Name], "certified")
 		}
 	}
 	for _, s := range three {

@@ -169,9 +169,7 @@ func TestMembersChangeWhileAFleetRuns(t *testing.T) {
 
 	for _, s := range stay {
 		for _, of := range f.stations {
-			name := of.member.Name
-			s.await("the index of "+name, time.Minute, func() bool { return len(s.readingsOf(name)) >= len(acked[name]) })
-			s.checkOnceOf(f.file, of.member, acked[name])
+			s.checkOnceAfterIndex(f.file, of.member, acked[of.member.Name])
 		}
 	}
 	t.Logf("%d acknowledged readings", total(acked))

@@ -213,13 +213,17 @@ func (f *fleet) checkOnceEverywhere(acked map[string]map[string]bool, states ...
 	f.t.Helper()
 	for _, s := range f.stations {
 		for _, of := range f.stations {
-			name := of.member.Name
-			s.await("the index of "+name, time.Minute, func() bool { // which follows the blocks
-				return len(s.readingsOf(name)) >= len(acked[name])
-			})
-			s.checkOnceOf(f.file, of.member, acked[name], states...)
+			s.checkOnceAfterIndex(f.file, of.member, acked[of.member.Name], states...)
 		}
 	}
+}
+
+// checkOnceAfterIndex is checkOnceOf once the index, which follows the blocks, has
+// as many readings of the member as were acknowledged.
+func (s *station) checkOnceAfterIndex(file *network.File, of network.Gateway, acked map[string]bool, states ...string) {
+	s.t.Helper()
+	s.await("the index of "+of.Name, time.Minute, func() bool { return len(s.readingsOf(of.Name)) >= len(acked) })
+	s.checkOnceOf(file, of, acked, states...)
 }
 
 // awaitRoutes waits until every gateway is connected with every other one.
