@@ -128,7 +128,6 @@ func (l *Ledger) openAgreement(cfg *Config) error {
 		return err
 	}
 	var failure error
-	learnt := 0
 	err = l.store.Unordered(max(last, 2)-1, func(id stardust.BlockID, raw []byte) bool {
 		var b *stardust.Block
 		if b, failure = stardust.ParseBlock(raw); failure != nil {
@@ -140,9 +139,6 @@ func (l *Ledger) openAgreement(cfg *Config) error {
 		}
 		c.Third = l.third(b, c.Update)
 		failure = l.learn(c)
-		if learnt++; learnt%groupBlocks == 0 {
-			a.state.Evict(nil)
-		}
 		return failure == nil
 	})
 	if err := errors.Join(err, failure); err != nil {
@@ -252,14 +248,6 @@ func (l *Ledger) resume() error {
 func (l *Ledger) learn(b consensus.Block) error {
 	a := &l.agreement
 	res, err := a.state.Add(b, time.Now())
-	if errors.Is(err, consensus.ErrNotSolid) {
-		fresh := a.fresh
-		if err := l.recall(b.Parents); err != nil {
-			return err
-		}
-		a.fresh = fresh
-		res, err = a.state.Add(b, time.Now())
-	}
 	a.fresh = stardust.GenesisID
 	if err != nil {
 		return fmt.Errorf("agree on block %v: %w", b.ID, err)

@@ -227,7 +227,6 @@ func (l *Ledger) follow(g *group) error {
 			return err
 		}
 	}
-	l.agreement.state.Evict(nil)
 	l.showTips()
 	return nil
 }

@@ -20,11 +20,7 @@ func (n *simNode) evilTry() {
 	}
 	g := uint8(at)
 	head := n.state.heads[g]
-	switch {
-	case s.plan.flood && s.chaos:
-		n.floodTry(g)
-		return
-	case s.plan.cunning:
+	if s.plan.cunning {
 		n.cunningTry(g, head)
 		return
 	}
