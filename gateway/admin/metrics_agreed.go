@@ -92,7 +92,7 @@ func (c *agreedCollector) Collect(out chan<- prometheus.Metric) {
 	} {
 		out <- prometheus.MustNewConstMetric(c.backlog, gauge, float64(n), string(state))
 	}
-	if a.agreed.Milestone != 0 {
+	if a.agreed.Timestamp != 0 {
 		age := time.Since(time.Unix(int64(a.agreed.Timestamp), 0))
 		out <- prometheus.MustNewConstMetric(c.age, gauge, max(0, age.Seconds()))
 	}

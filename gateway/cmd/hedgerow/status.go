@@ -189,8 +189,11 @@ func (p *page) milestone(s *gatewayStatus, now time.Time) {
 		p.line("milestone", "none yet")
 		return
 	}
-	age := max(0, now.Sub(time.Unix(m.Timestamp, 0))).Truncate(time.Second)
-	p.line("milestone", "%d, %s old, certified up to %d, %s", m.Index, age, s.Certified, shortID(m.ID))
+	age := "" // the first ones of a network have no time
+	if m.Timestamp != 0 {
+		age = fmt.Sprintf(", %s old", max(0, now.Sub(time.Unix(m.Timestamp, 0))).Truncate(time.Second))
+	}
+	p.line("milestone", "%d%s, certified up to %d, %s", m.Index, age, s.Certified, shortID(m.ID))
 }
 
 func (p *page) listeners(s *gatewayStatus) {
