@@ -29,6 +29,9 @@ func TestARestoredGatewayRecovers(t *testing.T) {
 }
 
 func TestACopiedDataDirectoryRecovers(t *testing.T) {
+	if !long() {
+		t.Skip("the restored backup goes the same road; HEDGEROW_LONG=1 runs this one, too")
+	}
 	testOlderCopy(t, func(s *station) func() {
 		s.kill()
 		older := filepath.Join(s.t.TempDir(), "data")
@@ -43,6 +46,9 @@ func TestACopiedDataDirectoryRecovers(t *testing.T) {
 
 // A machine that was set back as a whole remembers nothing; the others do.
 func TestAMachineThatWasSetBackRecovers(t *testing.T) {
+	if !long() {
+		t.Skip("the restored backup goes the same road; HEDGEROW_LONG=1 runs this one, too")
+	}
 	testOlderCopy(t, func(s *station) func() {
 		s.kill()
 		older := filepath.Join(s.t.TempDir(), "all")
