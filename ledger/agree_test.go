@@ -78,7 +78,7 @@ func (m *member) start() {
 	f.t.Helper()
 	inbox := make(chan []byte, 100_000)
 	l, err := ledger.New(ledger.Config{
-		Network: f.file, Key: f.keys[m.index], Retention: &m.retention, Clock: m.clock,
+		Network: f.file, Key: f.keys[m.index], Retention: m.retention, Clock: m.clock,
 		Announce: func(_ stardust.BlockID, raw []byte) { m.others(func(o *member, _ *ledger.Ledger) { o.deliver(raw) }) },
 		Publish: func(sig consensus.Signature) {
 			m.others(func(_ *member, l *ledger.Ledger) { _ = l.Certify([]consensus.Signature{sig}) })

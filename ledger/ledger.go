@@ -88,10 +88,8 @@ type Config struct {
 	// once that is durable. It must not block. Nobody is told.
 	Publish func(consensus.Signature)
 
-	// Retention says what is kept; nil: everything, also near the store's limit.
-	// A replica that lacks what others have pruned cannot take it over yet, so a
-	// gateway in a network of several keeps everything.
-	Retention *Retention
+	// Retention says what is kept; by default everything.
+	Retention Retention
 
 	// Refetch returns the bytes of a block that the store has and cannot read,
 	// or an error; it may take seconds. Such a block is an error.

@@ -49,17 +49,11 @@ const (
 // Run.
 type pruner struct {
 	Retention
-	off     bool
 	reached Reached
 	next    time.Time // no step before
 }
 
-func (l *Ledger) openPruner(given *Retention) (err error) {
-	l.pruner.off = given == nil
-	if l.pruner.off {
-		return nil
-	}
-	r := *given
+func (l *Ledger) openPruner(r Retention) (err error) {
 	if r.Blocks < 0 || r.Votes < 0 {
 		return errors.New("a retention is negative")
 	}
@@ -75,9 +69,6 @@ func (l *Ledger) openPruner(given *Retention) (err error) {
 // next. An error means that the store is in doubt.
 func (l *Ledger) prune(busy bool) (next time.Time, err error) {
 	p := &l.pruner
-	if p.off {
-		return next, nil
-	}
 	now := time.Now()
 	if now.Before(p.next) {
 		return p.next, nil
