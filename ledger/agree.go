@@ -47,6 +47,7 @@ type agreement struct {
 	certAt   time.Time                   // since when a certificate waits
 	fresh    stardust.BlockID            // no milestone orders it, as we know
 	sealed   map[uint32]bool             // certified above agreed.Certified
+	whole    uint32                      // milestone up to which one of the others has pruned
 	evidence map[stardust.BlockID]bool   // of equivocation: kept for ever
 	tried    time.Time                   // when votes were last thought of
 	alarmed  bool
@@ -93,11 +94,11 @@ func (noValue) Apply(_, _ uint32, _ stardust.BlockID) (bool, error) { return fal
 func (noValue) Root() ([32]byte, error)                             { return stardust.MerkleRoot(nil), nil }
 
 // openAgreement brings the state to where the store is.
-func (l *Ledger) openAgreement(cfg *Config) error {
+func (l *Ledger) openAgreement() error {
 	a := &l.agreement
 	a.ordered, a.sealed, a.parkedOf = map[stardust.BlockID]uint32{}, map[uint32]bool{}, map[string]int{}
 	a.evidence = map[stardust.BlockID]bool{}
-	if err := l.openNetworks(cfg); err != nil {
+	if err := l.openNetworks(); err != nil {
 		return err
 	}
 	pos, err := l.position()
@@ -122,13 +123,29 @@ func (l *Ledger) openAgreement(cfg *Config) error {
 	l.epochs.Store(a.state.Epochs())
 	a.parkedIn = pos.Epoch
 	last, certified := l.store.Last()
+	l.board.certMu.Lock()
 	l.board.certs = consensus.NewCertificates(certified)
-	l.board.agreed = Agreed{Epoch: pos.Epoch, Milestone: last, ID: pos.Milestone, Timestamp: pos.Timestamp, Certified: certified}
-	if err := l.openIssuer(cfg); err != nil {
+	l.board.certMu.Unlock()
+	l.board.show(Agreed{Epoch: pos.Epoch, Milestone: last, ID: pos.Milestone, Timestamp: pos.Timestamp, Certified: certified})
+	if err := l.openIssuer(); err != nil {
 		return err
 	}
+	if !l.syncing.Load() {
+		if err := l.replay(last); err != nil {
+			return fmt.Errorf("go over the blocks that no milestone orders: %w", err)
+		}
+	}
+	l.showTips()
+	l.tell()
+	return nil
+}
+
+// replay adds to the state what is not ordered, and the blocks of the last two
+// milestones.
+func (l *Ledger) replay(last uint32) error {
+	a := &l.agreement
 	var failure error
-	err = l.store.Unordered(max(last, 2)-1, func(id stardust.BlockID, raw []byte) bool {
+	err := l.store.Unordered(max(last, 2)-1, func(id stardust.BlockID, raw []byte) bool {
 		var b *stardust.Block
 		if b, failure = stardust.ParseBlock(raw); failure != nil {
 			return false
@@ -141,27 +158,22 @@ func (l *Ledger) openAgreement(cfg *Config) error {
 		failure = l.learn(c)
 		return failure == nil
 	})
-	if err := errors.Join(err, failure); err != nil {
-		return fmt.Errorf("go over the blocks that no milestone orders: %w", err)
-	}
-	l.showTips()
-	l.tell()
-	return nil
+	return errors.Join(err, failure)
 }
 
 // openNetworks finds the network files from epoch 0 on.
-func (l *Ledger) openNetworks(cfg *Config) (err error) {
+func (l *Ledger) openNetworks() (err error) {
 	a := &l.agreement
 	if a.files, err = l.store.Networks(); err != nil {
 		return err
 	}
 	if len(a.files) == 0 {
-		a.files = []*network.File{cfg.Network}
+		a.files = []*network.File{l.network}
 		a.change.Networks = a.files
 	}
-	a.genesis = cfg.Network.Hash()
+	a.genesis = l.network.Hash()
 	if a.files[0].Hash() != a.genesis {
-		return fmt.Errorf("the ledger is that of the network %s, not of %s", a.files[0].NetworkName, cfg.Network.NetworkName)
+		return fmt.Errorf("the ledger is that of the network %s, not of %s", a.files[0].NetworkName, l.network.NetworkName)
 	}
 	return nil
 }
@@ -207,9 +219,9 @@ func Distrust(s Store) error {
 }
 
 // openIssuer reads the record of own votes; see [Begin].
-func (l *Ledger) openIssuer(cfg *Config) error {
+func (l *Ledger) openIssuer() error {
 	a := &l.agreement
-	if cfg.Key == nil {
+	if l.key == nil {
 		return nil
 	}
 	own, err := l.store.Own()
@@ -220,8 +232,8 @@ func (l *Ledger) openIssuer(cfg *Config) error {
 		own = &consensus.Durable{Recovering: true}
 		a.change.Own = own
 	}
-	a.key, a.own = cfg.Key, *own
-	a.issuer = consensus.NewIssuer(a.state, network.PublicKey(cfg.Key.Public().(ed25519.PublicKey)), *own)
+	a.key, a.own = l.key, *own
+	a.issuer = consensus.NewIssuer(a.state, network.PublicKey(l.key.Public().(ed25519.PublicKey)), *own)
 	return nil
 }
 
@@ -229,6 +241,9 @@ func (l *Ledger) openIssuer(cfg *Config) error {
 // certified: the signatures may not have reached anybody.
 func (l *Ledger) resume() error {
 	a := &l.agreement
+	if l.syncing.Load() {
+		return nil
+	}
 	last, certified := l.store.Last()
 	for index := certified + 1; index <= last; index++ {
 		e, signatures, err := l.store.Milestone(index)
@@ -306,7 +321,7 @@ func (a *agreement) waits(now time.Time) (due bool, at time.Time) {
 	if len(c.Milestones)+len(c.Networks)+len(c.Equivocation) > 0 || c.Own != nil {
 		return true, at
 	}
-	if len(c.Certificates) > 0 {
+	if len(c.Certificates) > 0 || c.Certified > 0 {
 		at = a.certAt.Add(certPause)
 		return !at.After(now) || !a.state.Waiting(), at
 	}
@@ -391,8 +406,16 @@ func (l *Ledger) judge(st consensus.Status) {
 	}
 	a.change.Certificates = append(a.change.Certificates, Certificate{st.Index, l.board.certs.Complete(st.Index)})
 	a.sealed[st.Index] = true
+	l.certifyTo()
+}
+
+// certifyTo finds out up to where all milestones are certified. One without a
+// certificate is by one above, whose id is over it: others may have dropped its
+// own, as nothing is left that it would prove. The caller holds certMu.
+func (l *Ledger) certifyTo() {
+	a := &l.agreement
 	at := max(l.board.agreed.Certified, a.change.Certified)
-	for a.sealed[at+1] {
+	for a.sealed[at+1] || len(a.sealed) > 0 && at < a.whole {
 		delete(a.sealed, at+1)
 		at++
 		a.change.Certified = at
@@ -417,6 +440,12 @@ func (l *Ledger) certify(signatures []consensus.Signature) {
 // hear takes in what another gateway said of its part.
 func (l *Ledger) hear(from network.PublicKey, w *Word) {
 	a := &l.agreement
+	if w.Whole > a.whole {
+		a.whole = w.Whole
+		l.board.certMu.Lock()
+		l.certifyTo()
+		l.board.certMu.Unlock()
+	}
 	if a.issuer == nil {
 		return
 	}
@@ -454,6 +483,7 @@ func (l *Ledger) tell() {
 	l.board.mu.Lock()
 	defer l.board.mu.Unlock()
 	w.Milestone, w.Certified = l.board.agreed.Milestone, l.board.agreed.Certified
+	w.Whole = l.pruner.reached.Whole()
 	l.board.word, l.board.trouble.Recovering = w, recovering
 }
 

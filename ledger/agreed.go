@@ -34,6 +34,7 @@ type Word struct {
 	Epoch     uint32
 	Milestone uint32 // index of its last one
 	Certified uint32 // up to which it has certificates
+	Whole     uint32 // above which it has the bodies of all blocks
 	// Opened is the highest round that it opened in the epoch; Answers is false
 	// if it does not know that, because it is recovering.
 	Answers bool
@@ -57,6 +58,7 @@ type board struct {
 	agreed     Agreed
 	changed    chan struct{} // closed, and made anew, when agreed changes
 	word       Word
+	oldest     uint32                    // milestones up to it are forgotten, or about to be
 	approved   map[stardust.BlockID]bool // and not ordered
 	approvals  []stardust.BlockID        // the newest, MaxList at most
 	approvedAt uint64                    // how many there were
@@ -146,6 +148,19 @@ func (b *board) order(entries []consensus.Entry) {
 	for _, e := range entries {
 		delete(b.approved, e.ID)
 	}
+}
+
+// forgetApprovals forgets all approvals.
+func (b *board) forgetApprovals() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.approved = map[stardust.BlockID]bool{}
+}
+
+func (b *board) epoch() uint32 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.agreed.Epoch
 }
 
 func (b *board) isApproved(id stardust.BlockID) bool {

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"maps"
 	"slices"
 
 	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
@@ -73,6 +74,9 @@ func (h *hold) release(id stardust.BlockID) (ready []*job) {
 
 // wants reports whether a held block waits for the one with this id.
 func (h *hold) wants(id stardust.BlockID) bool { return len(h.waiting[id]) > 0 }
+
+// missed returns what held blocks wait for.
+func (h *hold) missed() []stardust.BlockID { return slices.Collect(maps.Keys(h.waiting)) }
 
 // dropOldest drops the oldest block of the gateway that holds the most bytes.
 func (h *hold) dropOldest() {

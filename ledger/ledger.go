@@ -103,14 +103,16 @@ type Config struct {
 
 // A Ledger is a replica. See [New].
 type Ledger struct {
-	network *network.File // any of the network: what blocks are checked by never changes
+	key     ed25519.PrivateKey // nil: no votes
+	network *network.File      // any of the network: what blocks are checked by never changes
 	store   Store
 	log     *slog.Logger
 	clock   func() uint64
 	maxTips int
 
-	queue    chan *job     // of Attach
-	received chan []*job   // of Receive
+	queue    chan *job   // of Attach
+	received chan []*job // of Receive
+	imports  chan *importJob
 	closed   chan struct{} // closed when Run ends
 	started  atomic.Bool
 	announce func(stardust.BlockID, []byte)
@@ -121,8 +123,9 @@ type Ledger struct {
 	growth   growth
 	recent   recent
 
-	board  board
-	epochs atomic.Pointer[consensus.Epochs]
+	board   board
+	syncing atomic.Bool // a state sync goes on
+	epochs  atomic.Pointer[consensus.Epochs]
 
 	// Owned by the goroutine of Run.
 	hold      *hold
@@ -184,6 +187,8 @@ func New(cfg Config, store Store) (*Ledger, error) {
 		log:      cmp.Or(cfg.Log, slog.New(slog.DiscardHandler)),
 		queue:    make(chan *job, cmp.Or(cfg.Queue, 1024)),
 		received: make(chan []*job, 1),
+		imports:  make(chan *importJob),
+		key:      cfg.Key,
 		closed:   make(chan struct{}),
 		announce: cfg.Announce,
 		refetch:  cfg.Refetch,
@@ -201,10 +206,15 @@ func New(cfg Config, store Store) (*Ledger, error) {
 	if !last.IsZero() {
 		l.counts.lastAttached.Store(last.UnixMilli())
 	}
-	if err := l.openAgreement(&cfg); err != nil {
+	syncing, err := store.Syncing()
+	if err != nil {
 		return nil, fmt.Errorf("open ledger: %w", err)
 	}
+	l.syncing.Store(syncing)
 	if err := l.openPruner(cfg.Retention); err != nil {
+		return nil, fmt.Errorf("open ledger: %w", err)
+	}
+	if err := l.openAgreement(); err != nil {
 		return nil, fmt.Errorf("open ledger: %w", err)
 	}
 	return l, nil
@@ -263,6 +273,10 @@ func (l *Ledger) run(ctx context.Context) error {
 		case j := <-l.queue:
 			work = []*job{j}
 		case work = <-l.received:
+		case j := <-l.imports:
+			if err := l.takeOver(j); err != nil {
+				return err
+			}
 		case <-l.board.wake:
 		case <-timer.C:
 		}

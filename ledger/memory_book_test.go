@@ -102,6 +102,8 @@ func (m *memory) Unordered(from uint32, yield func(stardust.BlockID, []byte) boo
 	return nil
 }
 
+func (m *memory) Syncing() (bool, error) { return false, nil }
+
 func (m *memory) Own() (own *consensus.Durable, err error) {
 	for _, c := range m.changes() {
 		if c.Own != nil {

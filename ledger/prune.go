@@ -61,8 +61,20 @@ func (l *Ledger) openPruner(r Retention) (err error) {
 		r.Hold = func(stardust.BlockID) bool { return false }
 	}
 	l.pruner.Retention = r
-	l.pruner.reached, err = l.store.Pruned()
+	reached, err := l.store.Pruned()
+	l.reached(reached)
 	return err
+}
+
+// reached takes note of how far pruning has come, or is about to.
+func (l *Ledger) reached(r Reached) {
+	l.pruner.reached = r
+	l.board.mu.Lock()
+	defer l.board.mu.Unlock()
+	l.board.word.Whole, l.board.oldest = r.Whole(), r.Stubs.Milestone
+	if r.Stubs.Next > 0 {
+		l.board.oldest++
+	}
 }
 
 // prune takes a step of pruning if it is time, and returns when to take the
@@ -70,7 +82,7 @@ func (l *Ledger) openPruner(r Retention) (err error) {
 func (l *Ledger) prune(busy bool) (next time.Time, err error) {
 	p := &l.pruner
 	now := time.Now()
-	if now.Before(p.next) {
+	if now.Before(p.next) || l.syncing.Load() {
 		return p.next, nil
 	}
 	step, err := l.nextStep()
@@ -93,7 +105,7 @@ func (l *Ledger) prune(busy bool) (next time.Time, err error) {
 	case err != nil:
 		return next, fmt.Errorf("prune: %w", err)
 	}
-	p.reached = step.Reached
+	l.reached(step.Reached)
 	l.counts.pruned.Add(uint64(len(step.Bodies)))
 	l.log.Debug("pruned", "blocks", len(step.Bodies), "stubs", len(step.Stubs), "votes_to", p.reached.Votes.Milestone,
 		"blocks_to", p.reached.Blocks.Milestone, "stubs_to", p.reached.Stubs.Milestone)

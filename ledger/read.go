@@ -150,6 +150,9 @@ func (l *Ledger) Ready() error {
 		return l.whyClosed()
 	default:
 	}
+	if l.syncing.Load() {
+		return errSyncing
+	}
 	if len(l.queue) == cap(l.queue) {
 		return fmt.Errorf("%w: %d blocks wait to be stored", ErrBusy, cap(l.queue))
 	}

@@ -21,6 +21,8 @@ type recent struct {
 }
 
 func (r *recent) init(last uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.ids, r.last, r.from = make(map[stardust.BlockID]struct{}, recentBlocks), last, last
 }
 

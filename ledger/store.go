@@ -17,6 +17,14 @@ type Change struct {
 	Certified    uint32                   // if above what is stored: every milestone up to it has a certificate
 	Equivocation []consensus.Equivocation // one of a key
 	Networks     []*network.File          // of the epochs after the last one stored
+	Sync         *SyncChange              // of a state sync; nil: none
+}
+
+// A SyncChange is what a state sync, which takes over milestones instead of
+// deriving them, changes beside them.
+type SyncChange struct {
+	Going   bool    // it goes on after this
+	Reached Reached // of pruning, after this
 }
 
 // A Certificate is what proves a milestone: the signatures of a quorum by
@@ -33,6 +41,10 @@ type Entry struct {
 	Raw      []byte          // the bytes of Block
 	Attached time.Time       // of Block; kept in milliseconds
 	Runs     [][2]uint64     // readings that stand in it; none of them is marked yet
+	// Stub, with its own Stub, makes this a block without a body, which is not
+	// stored yet and has no Block. Only in a state sync, in which a block with a
+	// body may also take the place of its stub.
+	Stub *Placement
 }
 
 // A Record is what a store knows about one block.
@@ -120,6 +132,9 @@ type Book interface {
 	// Unordered yields in order of arrival the blocks that no milestone before
 	// from orders.
 	Unordered(from uint32, yield func(id stardust.BlockID, raw []byte) bool) error
+	// Syncing reports whether a state sync goes on: the last milestones lack
+	// what [consensus.New] needs.
+	Syncing() (bool, error)
 	// Own returns the record of the gateway's own votes; nil if there is none.
 	Own() (*consensus.Durable, error)
 	// Equivocations returns the proofs stored.

@@ -52,6 +52,20 @@ type Reached struct {
 	Guests Reach // bodies of blocks of others than the members
 	Blocks Reach // bodies of all other blocks
 	Stubs  Reach
+	// Synced is the last milestone of which blocks may be stubs because they
+	// came like that.
+	Synced uint32
+}
+
+// Whole returns the milestone above which no body has gone.
+func (r *Reached) Whole() (index uint32) {
+	for _, at := range []*Reach{&r.Votes, &r.Guests, &r.Blocks} {
+		index = max(index, at.Milestone)
+		if at.Next > 0 {
+			index = max(index, at.Milestone+1)
+		}
+	}
+	return max(index, r.Synced)
 }
 
 // A Reach is a place in the sequence of milestones: behind the first Next blocks

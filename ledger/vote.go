@@ -15,6 +15,9 @@ import (
 func (l *Ledger) agree() (wake time.Time, err error) {
 	a := &l.agreement
 	words, signatures := l.board.take()
+	if l.syncing.Load() {
+		return wake, nil
+	}
 	for i := range words {
 		l.hear(words[i].from, &words[i].word)
 	}

@@ -93,6 +93,12 @@ func (l *Ledger) write(work []*job) error {
 	for len(work) < groupBlocks && len(l.queue) > 0 {
 		work = append(work, <-l.queue) // this goroutine alone receives
 	}
+	if l.syncing.Load() {
+		for _, j := range work {
+			j.answer(errSyncing)
+		}
+		return nil
+	}
 	for len(work) > 0 {
 		g := newGroup()
 		for len(work) > 0 && g.takes(work[0]) {

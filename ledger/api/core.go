@@ -89,6 +89,8 @@ func (s *Server) readError(w http.ResponseWriter, what string, err error) {
 	switch {
 	case errors.As(err, &r):
 		writeError(w, r.status, r.text)
+	case errors.Is(err, ledger.ErrPruned):
+		writeError(w, http.StatusNotFound, what+" pruned: it was confirmed, and its body is kept no more")
 	case errors.Is(err, ledger.ErrNotFound):
 		writeError(w, http.StatusNotFound, what+" not known here")
 	case errors.Is(err, ledger.ErrClosed):

@@ -162,9 +162,9 @@ func (s *Server) place(ctx context.Context, remote string, rc *http.ResponseCont
 		if p == stardust.GenesisID {
 			continue
 		}
-		if m, err := s.ledger.Metadata(p); errors.Is(err, ledger.ErrNotFound) || err == nil && !m.Solid {
+		if m, err := s.ledger.Metadata(p); errors.Is(err, ledger.ErrNotFound) && !errors.Is(err, ledger.ErrPruned) || err == nil && !m.Solid {
 			return id, fmt.Errorf("%w: %s", ledger.ErrUnknownParent, p)
-		} else if err != nil {
+		} else if err != nil && !errors.Is(err, ledger.ErrPruned) {
 			return id, fmt.Errorf("look up parent %s: %w", p, err)
 		}
 	}

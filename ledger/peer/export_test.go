@@ -2,6 +2,7 @@ package peer
 
 import (
 	"crypto/ed25519"
+	"encoding/binary"
 
 	"github.com/hedgerow-iot/hedgerow/ledger"
 	"github.com/hedgerow-iot/hedgerow/ledger/network"
@@ -120,4 +121,35 @@ var testKey = ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))
 
 func PageAfter(store [8]byte, after, last uint64, rest []byte) []byte {
 	return page{store: store, after: after, last: place{at: last}, rest: rest}.append(nil)
+}
+
+// ListsBody is an answer with a part of the list of a milestone.
+func ListsBody(index uint32, end bool, blocks ...ledger.Listed) []byte {
+	return appendPart(nil, part{index, blocks, end})
+}
+
+func appendPart(b []byte, pt part) []byte {
+	b = binary.LittleEndian.AppendUint32(b, pt.index)
+	b = binary.LittleEndian.AppendUint32(b, uint32(len(pt.blocks)))
+	b = append(b, flag(pt.end))
+	for i := range pt.blocks {
+		b = appendListed(b, &pt.blocks[i])
+	}
+	return b
+}
+
+// ListsAgain reads an answer with lists and writes it again.
+func ListsAgain(b []byte) (out []byte, ok bool) {
+	parts, err := parseLists(b)
+	for _, pt := range parts {
+		out = appendPart(out, pt)
+	}
+	return out, err == nil
+}
+
+// ReadHistory reads b as what answers and requests of a state sync are.
+func ReadHistory(b []byte) {
+	_, _ = parseNetworks(b)
+	_, _ = parseEssences(b)
+	_, _ = parseStretch(b)
 }

@@ -25,6 +25,10 @@ const (
 
 	kindSignatures kind = 7 // request: signatures of milestones
 	kindNetwork    kind = 8 // request: the network file with this hash
+
+	kindNetworks kind = 9  // request: network files
+	kindEssences kind = 10 // request: milestones, the last first
+	kindLists    kind = 11 // request: what milestones order
 )
 
 // Frames of one class come in the order in which they were made.
@@ -45,7 +49,7 @@ func (k kind) class() int {
 }
 
 func (k kind) request() bool {
-	return k == kindOrder || k == kindBlocks || k == kindStream || k == kindSignatures || k == kindNetwork
+	return k == kindOrder || k == kindBlocks || k == kindStream || k >= kindSignatures && k <= kindLists
 }
 
 // kindOf returns what b says it is, if it is a frame.
@@ -85,7 +89,7 @@ var errFrame = errors.New("not a frame of this version")
 
 // parseFrame reads a frame; it shares b's memory. Its signature is not checked.
 func parseFrame(b []byte) (frame, error) {
-	if len(b) < frameLeast || b[0] != frameVersion || b[1] < byte(kindGossip) || b[1] > byte(kindNetwork) {
+	if len(b) < frameLeast || b[0] != frameVersion || b[1] < byte(kindGossip) || b[1] > byte(kindLists) {
 		return frame{}, errFrame
 	}
 	f := frame{kind: kind(b[1]), bytes: b, body: b[frameHead : len(b)-ed25519.SignatureSize]}

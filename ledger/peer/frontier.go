@@ -56,9 +56,9 @@ func parseFrontier(b []byte) (m frontier, err error) {
 
 // appendWord appends a word:
 //
-//	epoch u32 | milestone u32 | certified u32 | opened u32 | target u32 | answers u8 | gateways u8 | highest u32 of each
+//	epoch u32 | milestone u32 | certified u32 | whole u32 | opened u32 | target u32 | answers u8 | gateways u8 | highest u32 of each
 func appendWord(b []byte, w ledger.Word) []byte {
-	for _, n := range []uint32{w.Epoch, w.Milestone, w.Certified, w.Opened, w.Target} {
+	for _, n := range []uint32{w.Epoch, w.Milestone, w.Certified, w.Whole, w.Opened, w.Target} {
 		b = binary.LittleEndian.AppendUint32(b, n)
 	}
 	highest := w.Highest[:min(len(w.Highest), network.MaxGateways)]
@@ -71,14 +71,14 @@ func appendWord(b []byte, w ledger.Word) []byte {
 
 // parseWord reads a word that fills b.
 func parseWord(b []byte) (w ledger.Word, err error) {
-	const head = 5*4 + 1 + 1
-	if len(b) < head || b[20] > 1 || b[21] > network.MaxGateways || len(b) != head+int(b[21])*4 {
+	const numbers, head = 6 * 4, 6*4 + 1 + 1
+	if len(b) < head || b[numbers] > 1 || b[numbers+1] > network.MaxGateways || len(b) != head+int(b[numbers+1])*4 {
 		return w, fmt.Errorf("%w: word of %d bytes", errBody, len(b))
 	}
-	for i, n := range []*uint32{&w.Epoch, &w.Milestone, &w.Certified, &w.Opened, &w.Target} {
+	for i, n := range []*uint32{&w.Epoch, &w.Milestone, &w.Certified, &w.Whole, &w.Opened, &w.Target} {
 		*n = binary.LittleEndian.Uint32(b[4*i:])
 	}
-	w.Answers = b[20] == 1
+	w.Answers = b[numbers] == 1
 	for b = b[head:]; len(b) > 0; b = b[4:] {
 		w.Highest = append(w.Highest, binary.LittleEndian.Uint32(b))
 	}

@@ -40,6 +40,13 @@
 // epoch only, and asks the members that stand in it for the first one, which
 // its file names by hash, before it has a replica; see [FetchNetwork].
 //
+// # State sync
+//
+// Gateways lose bodies of old blocks, and say in their words above which
+// milestone they have all. Walking the order of one is no use to a replica that
+// has not come so far: it takes over that one's milestones with the ids of their
+// blocks, each proved by a certified milestone above, and walks from there.
+//
 // # Limits
 //
 // Frames are bounded by what NATS carries (1 MiB), lists by their place in a
@@ -111,6 +118,7 @@ type Peers struct {
 	walks     chan struct{} // capacity 1: a member waits to be walked
 	news      chan struct{} // capacity 1: the others are to be told at once
 	saved     []byte        // cursors; owned by New, then by follow, then by Run
+	progress  progress      // owned by follow
 	counted   counters
 }
 

@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/hedgerow-iot/hedgerow/ledger"
+	"github.com/hedgerow-iot/hedgerow/ledger/consensus"
 	"github.com/hedgerow-iot/hedgerow/ledger/network"
 	"github.com/hedgerow-iot/hedgerow/ledger/peer"
 	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
@@ -35,6 +36,9 @@ type site struct {
 
 	restoring string           // the gateway that is, when it starts
 	views     map[string]*view // what gateways know of the agreement; the ledger without one
+
+	votes     bool             // gateways do
+	retention ledger.Retention // of gateways that start
 }
 
 func newSite(t testing.TB, names ...string) *site {
@@ -110,7 +114,14 @@ func (s *site) start(name, dir string, cursors peer.Cursors) *gateway {
 	}
 	g := &gateway{t: s.t, name: name, dir: dir}
 	announce := func(id stardust.BlockID, raw []byte) { g.peers.Announce(id, raw) }
-	if g.Ledger, err = ledger.New(ledger.Config{Network: cmp.Or(s.first, s.file), Announce: announce}, st); err != nil {
+	lc := ledger.Config{Network: cmp.Or(s.first, s.file), Announce: announce, Retention: s.retention}
+	if s.votes {
+		lc.Key, lc.Publish = s.keys[name], func(sig consensus.Signature) { g.peers.Certified(sig) }
+		if err := ledger.Begin(st); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	if g.Ledger, err = ledger.New(lc, st); err != nil {
 		s.t.Fatal(err)
 	}
 	cfg := peer.Config{Network: s.file, Key: s.keys[name], Conn: s.connect(), Cursors: cursors}

@@ -78,6 +78,8 @@ func (p *Peers) look(f frame) ([]byte, error) {
 		return p.signaturesOf(asked)
 	case kindNetwork:
 		return p.networkOf(f.body)
+	case kindNetworks, kindEssences, kindLists:
+		return p.history(f)
 	}
 	from, err := parsePlace(f.body)
 	if err != nil {
@@ -100,12 +102,11 @@ func (p *Peers) known(from place) (place, error) {
 	if from.at == 0 {
 		return place{}, nil
 	}
-	found := false
-	err := p.replica.Order(from.at-1, func(position uint64, id stardust.BlockID) bool {
-		found = position == from.at && id == from.id
-		return false
-	})
-	if !found {
+	id, err := p.replica.At(from.at) // the body may be gone
+	if errors.Is(err, ledger.ErrNotFound) {
+		return place{}, nil
+	}
+	if id != from.id {
 		from = place{}
 	}
 	return from, err

@@ -116,6 +116,11 @@ func (p *Peers) walk(ctx context.Context, m *member) error {
 	m.mu.Lock()
 	m.behind, m.walked = false, time.Now() // a later frontier says so again
 	m.mu.Unlock()
+	if far, now := p.tooFar(m); now {
+		return p.takeOver(ctx, m)
+	} else if far {
+		return nil
+	}
 	for time.Now().Before(until) && p.roster.Load().has(m) {
 		pg, ids, err := p.askOrder(ctx, m)
 		if err != nil {

@@ -255,6 +255,19 @@ func (s *Store) Unordered(from uint32, yield func(id stardust.BlockID, raw []byt
 	})
 }
 
+// Syncing implements [ledger.Book].
+func (s *Store) Syncing() (going bool, err error) {
+	err = s.db.View(func(txn *badger.Txn) error {
+		_, err := txn.Get([]byte{prefixSync})
+		going = err == nil
+		if errors.Is(err, badger.ErrKeyNotFound) {
+			return nil
+		}
+		return err
+	})
+	return going, err
+}
+
 // Own implements [ledger.Book].
 func (s *Store) Own() (d *consensus.Durable, err error) {
 	err = s.db.View(func(txn *badger.Txn) error {

@@ -3,12 +3,14 @@ package store
 import (
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
+
+	"github.com/dgraph-io/badger/v4"
 
 	"github.com/hedgerow-iot/hedgerow/ledger"
 	"github.com/hedgerow-iot/hedgerow/ledger/consensus"
 	"github.com/hedgerow-iot/hedgerow/ledger/network"
-	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
 )
 
 // book writes what a change says of the agreement, but for the blocks of
@@ -51,7 +53,24 @@ func (w *writer) book(c *ledger.Change) error {
 			return err
 		}
 	}
+	if err := w.sync(c.Sync); err != nil {
+		return err
+	}
 	return w.networks(c.Networks)
+}
+
+func (w *writer) sync(c *ledger.SyncChange) error {
+	if c == nil {
+		return nil
+	}
+	w.pruned.reached = c.Reached
+	if err := w.set([]byte{prefixPruned}, w.pruned.encode()); err != nil {
+		return err
+	}
+	if !c.Going {
+		return w.txn.Delete([]byte{prefixSync})
+	}
+	return w.set([]byte{prefixSync}, nil)
 }
 
 func (w *writer) networks(files []*network.File) error {
@@ -101,6 +120,11 @@ func (w *writer) order(m *consensus.Milestone, from, to int) error {
 			return err
 		}
 		list = append(list, placed{n, e.Inclusion})
+		if bare, err := w.isStub(n); err != nil {
+			return err
+		} else if bare {
+			continue
+		}
 		v := binary.AppendUvarint(nil, uint64(m.Index)<<2|uint64(e.Inclusion))
 		if err := w.set(orderedKey(n), v); err != nil {
 			return err
@@ -113,6 +137,18 @@ func (w *writer) order(m *consensus.Milestone, from, to int) error {
 	return w.set(listKey(m.Index, from/chunkBlocks), appendPlaced(nil, before, list))
 }
 
+// isStub reports whether block n came as a stub.
+func (w *writer) isStub(n uint64) (bool, error) {
+	if w.pruned == nil {
+		return false, nil
+	}
+	_, err := w.txn.Get(stubKey(n))
+	if errors.Is(err, badger.ErrKeyNotFound) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
 func blocksOf(milestones []consensus.Milestone) (n int) {
 	for i := range milestones {
 		n += len(milestones[i].Blocks)
@@ -123,12 +159,15 @@ func blocksOf(milestones []consensus.Milestone) (n int) {
 // spill writes the blocks of milestones that one transaction cannot take,
 // in several. Nobody reads that before the milestone itself is there: after a
 // crash in between the same is written again.
-func (s *Store) spill(milestones []consensus.Milestone) (ordered []uint64, err error) {
-	for i := range milestones {
-		m := &milestones[i]
+func (s *Store) spill(c *ledger.Change) (ordered []uint64, err error) {
+	for i := range c.Milestones {
+		m := &c.Milestones[i]
 		for from := 0; from+chunkBlocks <= len(m.Blocks); from += chunkBlocks {
 			txn := s.db.NewTransaction(true)
 			w := s.writer(txn)
+			if c.Sync != nil {
+				w.pruned = &pruned{} // it is not written here
+			}
 			err := w.order(m, from, from+chunkBlocks)
 			if err == nil {
 				err = s.commit(txn)
@@ -146,8 +185,8 @@ func (s *Store) spill(milestones []consensus.Milestone) (ordered []uint64, err e
 
 // advance takes note of blocks that were stored, up to the last one, and of
 // those that milestones have ordered.
-func (s *Store) advance(last uint64, numbers map[stardust.BlockID]uint64, ordered []uint64) {
-	for _, n := range numbers {
+func (s *Store) advance(last uint64, bodies, ordered []uint64) {
+	for _, n := range bodies {
 		s.open[n] = true
 	}
 	for _, n := range ordered {

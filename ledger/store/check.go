@@ -255,7 +255,7 @@ func (c *checker) rest() error {
 	known := []byte{
 		prefixBlock, prefixChild, prefixID, prefixMark, prefixShelf, prefixTag, prefixName, prefixFormat,
 		prefixCert, prefixEquivocation, prefixCertified, prefixList, prefixMilestone, prefixNetwork, prefixOrdered,
-		prefixLow, prefixOwn, prefixMilestoneID, prefixTips1, prefixStub, prefixStubID, prefixPruned,
+		prefixLow, prefixOwn, prefixMilestoneID, prefixTips1, prefixStub, prefixStubID, prefixPruned, prefixSync,
 	}
 	for it.Rewind(); it.Valid(); {
 		first := it.Item().Key()[0]

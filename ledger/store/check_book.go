@@ -131,7 +131,7 @@ func (c *checker) order(listed map[uint64]uint32, last uint32) error {
 	if found != kept {
 		return damaged("%d blocks are ordered, %d listed", found, kept)
 	}
-	return errors.Join(err, c.placed(listed))
+	return errors.Join(err, c.placed(listed, last))
 }
 
 // files returns the network files, which must follow each other.

@@ -35,6 +35,7 @@ const (
 	prefixOrdered      = 'O'
 	prefixLow          = 'U'
 	prefixPruned       = 'P'
+	prefixSync         = 'S'
 	prefixOwn          = 'W'
 	prefixMilestoneID  = 'X'
 )

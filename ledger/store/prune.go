@@ -29,11 +29,11 @@ func (p *pruned) encode() []byte {
 	for _, r := range p.reaches() {
 		b = binary.AppendUvarint(binary.AppendUvarint(b, uint64(r.Milestone)), uint64(r.Next))
 	}
-	return b
+	return binary.AppendUvarint(b, uint64(p.reached.Synced))
 }
 
 func decodePruned(v []byte) (p pruned, err error) {
-	fields := make([]uint64, 1+2*len(p.reaches()))
+	fields := make([]uint64, 1+2*len(p.reaches())+1)
 	rest := v
 	for i := range fields {
 		n, size := binary.Uvarint(rest)
@@ -49,6 +49,7 @@ func decodePruned(v []byte) (p pruned, err error) {
 	for i, r := range p.reaches() {
 		r.Milestone, r.Next = uint32(fields[1+2*i]), int(fields[2+2*i])
 	}
+	p.reached.Synced = uint32(fields[len(fields)-1])
 	return p, nil
 }
 
@@ -101,7 +102,10 @@ func (s *Store) Bodies(index uint32, from int, yield func(e consensus.Entry, raw
 func bodyOf(txn *badger.Txn, p placed) (e consensus.Entry, raw []byte, err error) {
 	v, err := get(txn, blockKey(p.number))
 	if errors.Is(err, badger.ErrKeyNotFound) {
-		id, err := idOf(txn, p.number)
+		id, err := lookID(txn, p.number)
+		if errors.Is(err, badger.ErrKeyNotFound) {
+			err = ledger.ErrNotFound // forgotten since the list was read
+		}
 		return consensus.Entry{ID: id, Inclusion: p.inclusion}, nil, err
 	} else if err != nil {
 		return e, nil, err

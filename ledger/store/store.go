@@ -28,7 +28,9 @@
 //	m last                         last minus first (uvarint) | number (uvarint): the run of readings
 //	                               first-last stands in the block; 0: in one of another replica
 //	P                              how far pruning has come, uvarints: bodies that are gone, and of the reaches
-//	                               of votes, guests, blocks and stubs each milestone and place in the next
+//	                               of votes, guests, blocks and stubs each milestone and place in the next,
+//	                               and the last milestone whose blocks came as stubs
+//	S                              empty: a state sync goes on
 //	s name, key                    a value of the [Shelf] with that name (a byte), whose keys and values
 //	                               are its owner's; stores of builds before shelves have none
 //
@@ -346,7 +348,8 @@ func (s *Store) Commit(c ledger.Change) error {
 	if err := s.Ready(); err != nil {
 		return err
 	}
-	for size := blocksOf(c.Milestones); size > chunkBlocks && len(c.Milestones) > 1; {
+	// Those of a state sync come together with their blocks, and are bounded.
+	for size := blocksOf(c.Milestones); c.Sync == nil && size > chunkBlocks && len(c.Milestones) > 1; {
 		first := c.Milestones[:1]
 		if err := s.write(ledger.Change{Milestones: first}); err != nil {
 			return err
@@ -360,13 +363,20 @@ func (s *Store) Commit(c ledger.Change) error {
 // write stores a change whose milestones together, but for what is spilled,
 // fit one transaction.
 func (s *Store) write(c ledger.Change) error {
-	ordered, err := s.spill(c.Milestones)
+	ordered, err := s.spill(&c)
 	if err != nil {
 		return s.fail(err)
 	}
 	txn := s.db.NewTransaction(true)
 	defer txn.Discard()
 	w := s.writer(txn)
+	if c.Sync != nil {
+		p, err := loadPruned(txn)
+		if err != nil {
+			return s.fail(err)
+		}
+		w.pruned = &p
+	}
 	for _, e := range c.Entries {
 		if err := w.entry(e); err != nil {
 			return s.fail(fmt.Errorf("write block %v: %w", e.ID, err))
@@ -395,7 +405,10 @@ func (s *Store) wrote(w *writer, ordered []uint64, certified uint32) {
 	if certified > 0 {
 		s.certified.Store(certified)
 	}
-	s.advance(w.next, w.numbers, ordered)
+	if w.pruned != nil {
+		s.pruned.Store(w.pruned.bodies)
+	}
+	s.advance(w.next, w.bodies, ordered)
 	s.guard.wrote(w.bytes)
 }
 

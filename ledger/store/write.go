@@ -1,8 +1,11 @@
 package store
 
 import (
+	"cmp"
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/dgraph-io/badger/v4"
 
@@ -19,6 +22,8 @@ type writer struct {
 	recent   *recent                     // of blocks before it
 	bytes    int                         // of keys and values
 
+	bodies        []uint64 // numbers of blocks with bodies in this transaction
+	pruned        *pruned  // the record of pruning, in a state sync
 	low           uint64   // no block below it is unordered
 	ordered       []uint64 // what the milestones in this transaction order
 	lastMilestone uint32   // in this transaction; 0: none
@@ -48,8 +53,13 @@ func (w *writer) number(id stardust.BlockID) (uint64, error) {
 }
 
 func (w *writer) entry(e ledger.Entry) error {
-	if e.Block != nil {
+	switch {
+	case e.Block != nil:
 		if err := w.block(e); err != nil {
+			return err
+		}
+	case e.Stub != nil:
+		if err := w.stub(e); err != nil {
 			return err
 		}
 	}
@@ -79,6 +89,13 @@ func (w *writer) block(e ledger.Entry) error {
 		parents:  make([]uint64, len(e.Block.Parents)),
 		rest:     e.Raw[2+len(e.Block.Parents)*len(e.ID):],
 	}
+	if w.pruned != nil {
+		n, err := w.takeStub(e.ID)
+		if err != nil {
+			return err
+		}
+		b.number = cmp.Or(n, b.number)
+	}
 	children := map[uint64][]byte{} // bucket to parents' low bits
 	for i, id := range e.Block.Parents {
 		p, err := w.number(id)
@@ -105,9 +122,51 @@ func (w *writer) block(e ledger.Entry) error {
 			return err
 		}
 	}
-	w.next, w.attached = b.number, b.attached
-	w.numbers[b.id] = b.number
+	w.next, w.attached = max(w.next, b.number), b.attached
+	w.numbers[b.id], w.bodies = b.number, append(w.bodies, b.number)
 	return nil
+}
+
+// stub writes a block without a body.
+func (w *writer) stub(e ledger.Entry) error {
+	n := w.next + 1
+	s := stub{id: e.ID, ordered: *e.Stub.Stub, inclusion: e.Stub.Inclusion}
+	if err := w.set(stubKey(n), s.encode()); err != nil {
+		return err
+	}
+	numbers, err := stubNumbers(w.txn, e.ID)
+	if err != nil && !errors.Is(err, badger.ErrKeyNotFound) {
+		return err
+	}
+	if err := w.set(stubIDKey(e.ID), encodeNumbers(append(numbers, n))); err != nil {
+		return err
+	}
+	w.next, w.numbers[e.ID] = n, n
+	w.pruned.bodies++
+	return nil
+}
+
+// takeStub takes out the stub of a block whose body has come, and returns its
+// number; 0: there is none.
+func (w *writer) takeStub(id stardust.BlockID) (n uint64, err error) {
+	n, _, err = findStub(w.txn, id)
+	if errors.Is(err, badger.ErrKeyNotFound) {
+		return 0, nil
+	} else if err != nil {
+		return 0, err
+	}
+	numbers, err := stubNumbers(w.txn, id)
+	if err != nil {
+		return 0, err
+	}
+	numbers = slices.DeleteFunc(numbers, func(m uint64) bool { return m == n })
+	if len(numbers) == 0 {
+		err = w.txn.Delete(stubIDKey(id))
+	} else {
+		err = w.set(stubIDKey(id), encodeNumbers(numbers))
+	}
+	w.pruned.bodies--
+	return n, errors.Join(err, w.txn.Delete(stubKey(n)))
 }
 
 // recentNumbers is how many of the newest blocks a store knows the numbers of:

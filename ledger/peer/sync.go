@@ -1,0 +1,332 @@
+package peer
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/hedgerow-iot/hedgerow/ledger"
+	"github.com/hedgerow-iot/hedgerow/ledger/consensus"
+	"github.com/hedgerow-iot/hedgerow/ledger/network"
+)
+
+// A state sync takes from a member the milestones up to the first certified one
+// above which the member has all bodies, and leaves the rest to walks
+// (consensus.md §7, §8).
+const (
+	stuckFor     = 5 * time.Second // without a milestone, before milestones are taken over
+	importBlocks = 4096            // of the milestones in one step, unless there is only one
+	askTries     = 20              // of a request in a state sync
+	askPause     = 250 * time.Millisecond
+)
+
+// errShort means that a member does not keep what a state sync needs of it.
+var errShort = errors.New("too little is kept")
+
+// A progress says since when the replica has had its last milestone.
+type progress struct {
+	milestone uint32
+	since     time.Time
+}
+
+// tooFar reports whether m has lost bodies of blocks that this replica lacks,
+// so that there is no use in walking its order, and whether it is time to take
+// over its milestones.
+func (p *Peers) tooFar(m *member) (far, now bool) {
+	own, at := p.agreed.Word(), time.Now()
+	if own.Milestone != p.progress.milestone || p.progress.since.IsZero() {
+		p.progress = progress{own.Milestone, at}
+	}
+	if p.replica.Syncing() {
+		return true, true
+	}
+	far = own.Milestone < m.lastWord().Whole
+	return far, far && (own.Milestone == 0 || at.Sub(p.progress.since) >= stuckFor)
+}
+
+// takeOver does a state sync with m. The error means that the replica takes
+// nothing more at all.
+func (p *Peers) takeOver(ctx context.Context, m *member) error {
+	s := &stateSync{p: p, m: m, own: p.agreed.Word()}
+	err := s.run(ctx)
+	switch {
+	case err == nil:
+		p.log.Info("milestones taken over", "peer", m.Name, "up_to", s.chain.Top())
+	case errors.Is(err, errShort):
+		p.log.Warn("state sync not possible now", "peer", m.Name, "err", err)
+		return nil
+	case errors.Is(err, ledger.ErrForeign), errors.Is(err, consensus.ErrChain), errors.Is(err, consensus.ErrBadSignature):
+		p.log.Warn("peer handed out milestones that do not hold", "peer", m.Name, "err", err)
+		p.blame(m, forMalformed, err)
+		return nil
+	default:
+		p.log.Warn("state sync interrupted", "peer", m.Name, "err", err)
+		return p.gaveUp(ctx, m, err)
+	}
+	return nil
+}
+
+// A stateSync is one attempt with one member.
+type stateSync struct {
+	p        *Peers
+	m        *member
+	own      ledger.Word
+	files    []*network.File // from epoch 0 on
+	networks []*network.File // those that the replica does not have
+	chain    *consensus.Chain
+}
+
+func (s *stateSync) run(ctx context.Context) error {
+	if err := s.learnNetworks(ctx); err != nil {
+		return err
+	}
+	w := s.m.lastWord()
+	top := max(w.Whole, s.own.Milestone) + 2
+	if top > w.Certified {
+		return fmt.Errorf("%w: %s has certified up to milestone %d, %d is needed", errShort, s.m.Name, w.Certified, top)
+	}
+	if err := s.climbDown(ctx, top); err != nil {
+		return err
+	}
+	for from, to := s.chain.Span(); from != 0; from, to = s.chain.Span() {
+		es, err := s.essences(ctx, span{from, to})
+		if err != nil {
+			return err
+		}
+		if len(es) == 0 || es[len(es)-1].Index != from {
+			return fmt.Errorf("%w: %s has forgotten milestone %d", errShort, s.m.Name, from)
+		}
+		slices.Reverse(es)
+		if err := s.chain.Up(es); err != nil {
+			return err
+		}
+		if err := s.lists(ctx, es); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ask is [Peers.ask] for as long as the member is busy.
+func (s *stateSync) ask(ctx context.Context, k kind, body []byte) (answer []byte, err error) {
+	for range askTries {
+		if answer, err = s.p.ask(ctx, s.m, k, body); !errors.Is(err, errUnanswered) {
+			return answer, err
+		}
+		if !wait(ctx, askPause) {
+			return nil, ctx.Err()
+		}
+	}
+	return nil, err
+}
+
+// learnNetworks gets the network files of the epochs that this replica does not
+// know.
+func (s *stateSync) learnNetworks(ctx context.Context) (err error) {
+	if s.files, err = s.p.replica.StoredNetworks(0); err != nil {
+		return err
+	}
+	for {
+		body, err := s.ask(ctx, kindNetworks, binary.LittleEndian.AppendUint32(nil, uint32(len(s.files))))
+		if err != nil {
+			return err
+		}
+		more, err := parseNetworks(body)
+		if err != nil || len(more) == 0 {
+			return err
+		}
+		for _, f := range more {
+			if n := len(s.files); n == 0 && f.GenesisHash() != s.p.signer.genesis {
+				return fmt.Errorf("%w: network file of another network", ledger.ErrForeign)
+			} else if n > 0 {
+				if err := f.Follows(s.files[n-1]); err != nil {
+					return fmt.Errorf("%w: network file of epoch %d: %w", ledger.ErrForeign, f.Epoch, err)
+				}
+			}
+			s.files, s.networks = append(s.files, f), append(s.networks, f)
+		}
+	}
+}
+
+// climbDown gets the certified milestone and checks those below it, down to
+// those that the replica has or does not need.
+func (s *stateSync) climbDown(ctx context.Context, top uint32) error {
+	es, err := s.essences(ctx, span{top, top})
+	if err != nil {
+		return err
+	}
+	if len(es) != 1 || es[0].Index != top || int(es[0].Epoch) >= len(s.files) {
+		return fmt.Errorf("%w: %s does not hand out milestone %d", errShort, s.m.Name, top)
+	}
+	all, err := s.signatures(ctx, span{top, top})
+	if err != nil {
+		return err
+	}
+	if s.chain, err = consensus.NewChain(s.files, &es[0], all[top]); err != nil {
+		return err
+	}
+	horizon := s.files[0].IDHorizon
+	least := max(1, s.own.Milestone+1, max(top, horizon)-horizon)
+	for {
+		lowest, _ := s.chain.Lowest()
+		if lowest <= least {
+			return nil
+		}
+		es, err := s.essences(ctx, span{max(least, lowest-min(lowest, maxEssences)), lowest - 1})
+		if err != nil {
+			return err
+		}
+		if len(es) == 0 {
+			return s.enough(lowest, top)
+		}
+		for i := range es {
+			if err := s.chain.Down(&es[i]); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// enough returns nil if the milestones from lowest to top are all that an honest
+// gateway refers to.
+func (s *stateSync) enough(lowest, top uint32) error {
+	depth := s.files[0].IDHorizon / 2
+	if s.own.Milestone > 0 {
+		return fmt.Errorf("%w: %s has forgotten the milestones between %d, the last one here, and %d; if all have, stop the gateway and move the directory ledger away: it is made anew from the others",
+			errShort, s.m.Name, s.own.Milestone, lowest)
+	}
+	if lowest > max(top, depth)-depth {
+		return fmt.Errorf("%w: %s has forgotten the milestones before %d", errShort, s.m.Name, lowest)
+	}
+	return nil
+}
+
+// essences returns milestones of a span, the last first.
+func (s *stateSync) essences(ctx context.Context, asked span) ([]consensus.Essence, error) {
+	body, err := s.ask(ctx, kindEssences, asked.append(nil))
+	if err != nil {
+		return nil, err
+	}
+	es, err := parseEssences(body)
+	if err == nil && len(es) > 0 && (es[0].Index != asked.to || es[len(es)-1].Index < asked.from) {
+		err = fmt.Errorf("%w: milestones from %d down", errBody, es[0].Index)
+	}
+	return es, err
+}
+
+// signatures returns what is known of a span of milestones, by index and
+// ascending keys.
+func (s *stateSync) signatures(ctx context.Context, asked span) (map[uint32][]consensus.Signature, error) {
+	out := map[uint32][]consensus.Signature{}
+	for {
+		body, err := s.ask(ctx, kindSignatures, asked.append(nil))
+		if err != nil {
+			return nil, err
+		}
+		all, err := parseSignatures(body, maxSignatures)
+		if err == nil {
+			err = asked.covers(all)
+		}
+		if err != nil {
+			return nil, err
+		}
+		for _, sig := range all {
+			out[sig.Index] = append(out[sig.Index], sig)
+		}
+		if len(all) < maxSignatures || all[len(all)-1].Index == asked.to {
+			break
+		}
+		asked.from = all[len(all)-1].Index + 1 // what is cut off there is not needed
+	}
+	for _, of := range out {
+		slices.SortFunc(of, func(a, b consensus.Signature) int { return bytes.Compare(a.PublicKey[:], b.PublicKey[:]) })
+	}
+	return out, nil
+}
+
+// lists gets the blocks of milestones, which the chain has checked, and has the
+// replica take them over.
+func (s *stateSync) lists(ctx context.Context, es []consensus.Essence) error {
+	var ready []ledger.Imported
+	var open ledger.Imported
+	n := 0
+	for at := 0; at < len(es); {
+		last := &es[len(es)-1]
+		body, err := s.ask(ctx, kindLists, stretch{es[at].Index, uint32(len(open.Blocks)), last.Index}.append(nil))
+		if err != nil {
+			return err
+		}
+		parts, err := parseLists(body)
+		if err != nil {
+			return err
+		}
+		if len(parts) == 0 {
+			return fmt.Errorf("%w: %s has forgotten the blocks of milestone %d", errShort, s.m.Name, es[at].Index)
+		}
+		for _, pt := range parts {
+			if at == len(es) || pt.index != es[at].Index || len(pt.blocks) == 0 && !pt.end || len(open.Blocks)+len(pt.blocks) > maxListed {
+				return fmt.Errorf("%w: part of the list of milestone %d", errBody, pt.index)
+			}
+			open.Blocks = append(open.Blocks, pt.blocks...)
+			if !pt.end {
+				continue
+			}
+			open.Essence = es[at]
+			ready, n, at = append(ready, open), n+len(open.Blocks), at+1
+			open = ledger.Imported{}
+			if n < importBlocks && at < len(es) {
+				continue
+			}
+			if err := s.hand(ctx, ready); err != nil {
+				return err
+			}
+			ready, n = nil, 0
+		}
+	}
+	return nil
+}
+
+// hand completes milestones with signatures and has the replica take them over.
+func (s *stateSync) hand(ctx context.Context, ms []ledger.Imported) error {
+	step := &ledger.Import{Networks: s.networks, Milestones: ms, Done: ms[len(ms)-1].Index == s.chain.Top()}
+	var proved []*ledger.Imported // with payload to be proved, and the last
+	for i := range ms {
+		m := &ms[i]
+		bare := slices.ContainsFunc(m.Blocks, func(b ledger.Listed) bool { return b.Raw == nil })
+		if bare && m.Index+1 >= s.chain.Top() {
+			return fmt.Errorf("%w: %s has not all bodies of milestone %d any more", errShort, s.m.Name, m.Index)
+		}
+		if m.Index == s.chain.Top() || slices.ContainsFunc(m.Blocks, func(b ledger.Listed) bool { return b.Raw != nil && !b.Vote }) {
+			proved = append(proved, m)
+		}
+	}
+	if len(proved) > 0 {
+		all, err := s.signatures(ctx, span{proved[0].Index, proved[len(proved)-1].Index})
+		if err != nil {
+			return err
+		}
+		for _, m := range proved {
+			if of := all[m.Index]; consensus.VerifyCertificate(s.files[m.Epoch], m.ID(), of) == nil {
+				m.Signatures = of
+			}
+		}
+	}
+	return s.give(ctx, step)
+}
+
+// give has the replica take over a step, also when it is busy for a while.
+func (s *stateSync) give(ctx context.Context, step *ledger.Import) (err error) {
+	for range askTries {
+		if err = s.p.replica.Import(ctx, step); !errors.Is(err, ledger.ErrBusy) {
+			return err
+		}
+		if !wait(ctx, askPause) {
+			return ctx.Err()
+		}
+	}
+	return err
+}

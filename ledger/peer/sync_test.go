@@ -1,0 +1,278 @@
+package peer_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/hedgerow-iot/hedgerow/ledger"
+	"github.com/hedgerow-iot/hedgerow/ledger/consensus"
+	"github.com/hedgerow-iot/hedgerow/ledger/network"
+	"github.com/hedgerow-iot/hedgerow/ledger/peer"
+	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
+)
+
+// newVotingSite is a site of gateways that vote fast.
+func newVotingSite(t testing.TB, names ...string) *site {
+	s := newSite(t, names...)
+	s.votes = true
+	s.file.RoundInterval, s.file.DataRoundInterval = network.Duration(20*time.Millisecond), network.Duration(20*time.Millisecond)
+	return s
+}
+
+// attach attaches a block at g and returns its id.
+func (g *gateway) attachOne(what string) stardust.BlockID {
+	g.t.Helper()
+	b := &stardust.Block{
+		Version: stardust.ProtocolVersion, Parents: g.Tips(),
+		Payload: &stardust.TaggedData{Tag: []byte("hedgerow/" + g.name), Data: []byte(what)},
+	}
+	for {
+		id, err := g.Attach(g.t.Context(), b, nil)
+		if !errors.Is(err, ledger.ErrBusy) {
+			if err != nil {
+				g.t.Fatal(err)
+			}
+			return id
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// grow has g attach blocks until there are so many milestones.
+func (g *gateway) grow(milestones uint32) (ids []stardust.BlockID) {
+	g.t.Helper()
+	for end := time.Now().Add(60 * time.Second); g.Agreed().Milestone < milestones; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			g.t.Fatalf("%s has come to %+v only", g.name, g.Agreed())
+		}
+		ids = append(ids, g.attachOne(fmt.Sprint(len(ids), time.Now().UnixNano())))
+	}
+	return ids
+}
+
+func await(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(40 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("never: %s", what)
+		}
+	}
+}
+
+// certifiedAt waits until blocks are certified at a gateway.
+func certifiedAt(t testing.TB, g *gateway, ids ...stardust.BlockID) {
+	t.Helper()
+	for _, id := range ids {
+		await(t, fmt.Sprintf("block %v is certified at %s", id, g.name), func() bool {
+			p, err := g.Progress(id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return p.Certified
+		})
+	}
+}
+
+// sameOrders checks that two gateways have the same milestones and would answer
+// consensus alike.
+func sameOrders(t testing.TB, a, b *gateway) {
+	t.Helper()
+	last := min(a.Agreed().Milestone, b.Agreed().Milestone)
+	for index := uint32(1); index <= last; index++ {
+		x, err := a.Milestone(index)
+		y, other := b.Milestone(index)
+		if err != nil || other != nil || x.ID != y.ID {
+			t.Fatalf("milestone %d is %x, %v at %s, %x, %v at %s", index, x.ID, err, a.name, y.ID, other, b.name)
+		}
+		var lists [2][]ledger.Listed
+		for i, g := range []*gateway{a, b} {
+			if err := g.Listed(index, 0, func(l ledger.Listed) bool {
+				l.Raw = nil
+				lists[i] = append(lists[i], l)
+				return true
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if fmt.Sprint(lists[0]) != fmt.Sprint(lists[1]) {
+			t.Errorf("milestone %d orders %v at %s, %v at %s", index, lists[0], a.name, lists[1], b.name)
+		}
+	}
+}
+
+func TestAnEmptyReplicaJoinsGatewaysThatHavePruned(t *testing.T) {
+	s := newVotingSite(t, "a", "b", "c", "d")
+	s.retention = ledger.Retention{Votes: time.Second}
+	var all []*gateway
+	for _, name := range []string{"a", "b", "c"} {
+		all = append(all, s.start(name, t.TempDir(), &shelf{}))
+	}
+	ids := all[0].grow(60)
+	for _, g := range all {
+		await(t, "votes are pruned at "+g.name, func() bool { return g.Word().Whole > 20 })
+	}
+	late := s.start("d", t.TempDir(), &shelf{})
+	certifiedAt(t, late, ids...)
+	sameOrders(t, all[0], late)
+	if n := late.Stats().Pruned; n == 0 {
+		t.Error("the late gateway has no stubs")
+	}
+	for _, id := range ids { // payload comes with its bodies
+		if _, err := late.Block(id); err != nil {
+			t.Error(err)
+		}
+	}
+	certifiedAt(t, all[0], late.attachOne("now I"))
+	await(t, "it votes", func() bool { late.attachOne(fmt.Sprint(time.Now())); return late.Stats().Votes > 0 })
+	dir := late.dir
+	late.stop()
+	more := all[0].grow(all[0].Agreed().Milestone + 5)
+	again := s.start("d", dir, &shelf{})
+	certifiedAt(t, again, more...)
+	sameOrders(t, all[0], again)
+}
+
+func TestAGatewayThatWasAwayTakesOverWhatTheOthersHavePruned(t *testing.T) {
+	s := newVotingSite(t, "a", "b", "c", "d")
+	s.retention = ledger.Retention{Votes: time.Second}
+	var all []*gateway
+	for _, name := range []string{"a", "b", "c", "d"} {
+		all = append(all, s.start(name, t.TempDir(), &shelf{}))
+	}
+	late := all[3]
+	certifiedAt(t, late, all[0].grow(10)...)
+	dir := late.dir
+	late.stop()
+	ids := all[0].grow(80)
+	for _, g := range all[:3] {
+		await(t, "votes are pruned at "+g.name, func() bool { return g.Word().Whole > 40 })
+	}
+	again := s.start("d", dir, &shelf{})
+	own := again.attachOne("attached before the others were heard of")
+	certifiedAt(t, again, ids...)
+	sameOrders(t, all[0], again)
+	certifiedAt(t, all[0], own)
+}
+
+// A member that has voted has to be believed only as far as the others are.
+func TestMilestonesThatDoNotHoldAreRefused(t *testing.T) {
+	s := newVotingSite(t, "a")
+	a := s.start("a", t.TempDir(), &shelf{})
+	certifiedAt(t, a, a.grow(10)...)
+	take := func(index uint32) (m ledger.Imported) {
+		got, err := a.Milestone(index)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.Essence, m.Signatures = got.Essence, got.Signatures
+		_ = a.Listed(index, 0, func(l ledger.Listed) bool {
+			m.Blocks = append(m.Blocks, l)
+			return true
+		})
+		return m
+	}
+	s.votes = false
+	b := s.start("a", t.TempDir(), &shelf{}) // the network has one gateway; this one only follows
+	for what, change := range map[string]func(*ledger.Import){
+		"a block is missing":       func(s *ledger.Import) { s.Milestones[0].Blocks = s.Milestones[0].Blocks[1:] },
+		"a block is another":       func(s *ledger.Import) { s.Milestones[0].Blocks[0].ID[0] ^= 1 },
+		"a body is another":        func(s *ledger.Import) { s.Milestones[0].Blocks[0].Raw = s.Milestones[1].Blocks[0].Raw },
+		"a certificate is another": func(s *ledger.Import) { s.Milestones[0].Signatures = s.Milestones[1].Signatures },
+		"a milestone is missing":   func(s *ledger.Import) { s.Milestones = append(s.Milestones[:1:1], s.Milestones[2]) },
+		"an inclusion is another":  func(s *ledger.Import) { s.Milestones[0].Blocks[0].Inclusion = consensus.Included },
+		"a claim is impossible": func(s *ledger.Import) {
+			s.Milestones[0].Blocks[0].Vote, s.Milestones[0].Blocks[0].Claim = true, consensus.Claim{Gateway: 9, Round: 1}
+		},
+		"the network file is unknown": func(s *ledger.Import) { s.Milestones[0].NetworkHash[0] ^= 1 },
+	} {
+		step := &ledger.Import{Milestones: []ledger.Imported{take(1), take(2), take(3)}}
+		change(step)
+		if err := b.Import(t.Context(), step); !errors.Is(err, ledger.ErrForeign) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	step := &ledger.Import{Milestones: []ledger.Imported{take(1), take(2), take(3)}, Done: true}
+	for i := range step.Milestones[2].Blocks {
+		step.Milestones[2].Blocks[i].Raw = nil
+	}
+	if err := b.Import(t.Context(), step); !errors.Is(err, ledger.ErrForeign) || !b.Syncing() {
+		t.Errorf("the end has no bodies: %v, syncing %v", err, b.Syncing())
+	}
+	// What held of them goes on.
+	if err := b.Import(t.Context(), &ledger.Import{Milestones: []ledger.Imported{take(1), take(2), take(3), take(4)}, Done: true}); err != nil {
+		t.Fatal(err)
+	}
+	if at := b.Agreed(); at.Milestone != 4 || at.Certified != 4 || b.Syncing() {
+		t.Errorf("agreed is %+v, syncing %v", at, b.Syncing())
+	}
+}
+
+// An empty gateway joins one of 100,000 blocks, whose votes are pruned.
+func TestJoining100kBlocksTakesLessThanHalfAMinute(t *testing.T) {
+	if testing.Short() {
+		t.Skip("stores 100,000 blocks")
+	}
+	s := newVotingSite(t, "a", "b")
+	s.file.Gateways[0].Weight = 100 // a quorum by itself
+	s.retention = ledger.Retention{Votes: time.Second}
+	a := s.start(s.file.Gateways[0].Name, t.TempDir(), &shelf{})
+	const blocks = 100_000
+	ids := []stardust.BlockID{stardust.GenesisID}
+	for len(ids) <= blocks {
+		var in []ledger.Incoming
+		for range 1000 {
+			b := &stardust.Block{
+				Version: stardust.ProtocolVersion, Parents: stardust.SortParents(slices.Clone(ids[max(0, len(ids)-2):])),
+				Payload: &stardust.TaggedData{Tag: []byte("hedgerow/b"), Data: fmt.Append(make([]byte, 100), len(ids))},
+			}
+			raw, err := b.AppendBinary(nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ids = append(ids, stardust.IDOf(raw))
+			in = append(in, ledger.Incoming{From: "b", Raw: raw})
+		}
+		if _, err := a.Receive(t.Context(), in); err != nil {
+			t.Fatal(err)
+		}
+	}
+	last := ids[len(ids)-1]
+	certifiedAt(t, a, last)
+	tail := a.grow(a.Agreed().Milestone + 40)
+	p, err := a.Progress(last)
+	if err != nil {
+		t.Fatal(err)
+	}
+	await(t, "votes are pruned", func() bool { return a.Word().Whole > p.Milestone })
+	began := time.Now()
+	b := s.start(s.file.Gateways[1].Name, t.TempDir(), &shelf{})
+	certifiedAt(t, b, last, tail[len(tail)-1])
+	took := time.Since(began)
+	t.Logf("%d blocks joined in %v, %d of them stubs, %d milestones", b.Position(), took, b.Stats().Pruned, b.Agreed().Milestone)
+	if took > 30*time.Second {
+		t.Errorf("joining took %v, want at most 30 s", took)
+	}
+}
+
+func FuzzLists(f *testing.F) {
+	l := ledger.Listed{Entry: consensus.Entry{ID: stardust.BlockID{1}, Inclusion: consensus.Included}}
+	v := ledger.Listed{Entry: consensus.Entry{ID: stardust.BlockID{2}}, Vote: true, Claim: consensus.Claim{Epoch: 1, Gateway: 2, Round: 3, Seen: 4, Merges: 5}}
+	r := ledger.Listed{Entry: consensus.Entry{ID: stardust.BlockID{3}}, Raw: []byte("body")}
+	f.Add(peer.ListsBody(7, true, l, v, r))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if out, ok := peer.ListsAgain(b); ok && !bytes.Equal(out, b) {
+			t.Errorf("%x is read, and written as %x", b, out)
+		}
+	})
+}
+
+func FuzzHistory(f *testing.F) {
+	e := consensus.Essence{Index: 1, Parents: []stardust.BlockID{{1}}}
+	f.Add(e.AppendBinary(nil))
+	f.Add([]byte{1, 0, 0, 0, '{'})
+	f.Fuzz(func(_ *testing.T, b []byte) { peer.ReadHistory(b) })
+}

@@ -1,0 +1,450 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hedgerow-iot/hedgerow/ledger/consensus"
+	"github.com/hedgerow-iot/hedgerow/ledger/network"
+	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
+)
+
+// A replica that lacks blocks of which the others have lost the bodies cannot
+// derive the milestones that order them. It takes those over instead, one after
+// the other, up to a certified one (consensus.md §7 "Too far behind", §8
+// "Joining"). Each is stored for good when it comes; until the last one has, the
+// replica neither votes nor attaches, and after a restart it goes on from there.
+
+// ErrForeign means that what is to be taken over is not what the milestones
+// say, or does not follow those that the replica has.
+var ErrForeign = errors.New("does not fit the milestones")
+
+// errSyncing is what Attach and Receive answer meanwhile.
+var errSyncing = fmt.Errorf("%w: milestones are being taken over from other gateways", ErrBusy)
+
+// An Import is a stretch of milestones to take over. Who calls [Ledger.Import]
+// has checked that they lie below a certified one.
+type Import struct {
+	Networks   []*network.File // of the epochs after those known, as far as the milestones reach
+	Milestones []Imported      // ascending, following what the replica has
+	// Done: the last milestone is the certified one. Its blocks, and those of the
+	// one before, have bodies.
+	Done bool
+}
+
+// An Imported is a milestone with all of its blocks, in their order.
+type Imported struct {
+	consensus.Essence
+	Blocks     []Listed
+	Signatures []consensus.Signature // of a quorum, by ascending keys; nil: not known
+}
+
+type importJob struct {
+	step *Import
+	err  error // of the step, not of the store
+	done chan struct{}
+}
+
+// Syncing reports whether milestones are being taken over: until that has ended
+// nothing can be attached or received.
+func (l *Ledger) Syncing() bool { return l.syncing.Load() }
+
+// Import takes over milestones and waits until they are durable. Those that the
+// replica has are left out, so a step may be repeated. The error wraps
+// [ErrForeign], [ErrBusy], [ErrClosed], or is that of ctx or the store.
+func (l *Ledger) Import(ctx context.Context, step *Import) error {
+	if err := l.checkImport(step); err != nil {
+		return err
+	}
+	j := &importJob{step: step, done: make(chan struct{})}
+	select {
+	case l.imports <- j:
+	case <-l.closed:
+		return l.whyClosed()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	select {
+	case <-j.done:
+		return j.err
+	case <-l.closed:
+		return l.whyClosed()
+	}
+}
+
+func foreign(format string, args ...any) error {
+	return fmt.Errorf("%w: "+format, append([]any{ErrForeign}, args...)...)
+}
+
+// checkImport checks what a step says by itself.
+func (l *Ledger) checkImport(step *Import) error {
+	if len(step.Milestones) == 0 {
+		return foreign("no milestones")
+	}
+	files, err := l.store.Networks()
+	if err != nil {
+		return fmt.Errorf("read network files: %w", err)
+	}
+	if len(files) == 0 {
+		files = []*network.File{l.network}
+	}
+	for _, f := range step.Networks {
+		if int(f.Epoch) < len(files) {
+			continue
+		}
+		if err := f.Follows(files[len(files)-1]); err != nil {
+			return foreign("network file of epoch %d: %v", f.Epoch, err)
+		}
+		files = append(files, f)
+	}
+	for i := range step.Milestones {
+		m := &step.Milestones[i]
+		if int(m.Epoch) >= len(files) || m.NetworkHash != files[m.Epoch].Hash() {
+			return foreign("milestone %d is of an unknown network file", m.Index)
+		}
+		if m.Signatures != nil {
+			if err := consensus.VerifyCertificate(files[m.Epoch], m.ID(), m.Signatures); err != nil {
+				return foreign("certificate of milestone %d: %v", m.Index, err)
+			}
+		}
+		if err := m.check(len(files[m.Epoch].Gateways)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// check holds the blocks of a milestone of a network of so many gateways against
+// its roots.
+func (m *Imported) check(gateways int) error {
+	if m.LedgerRoot != nil && *m.LedgerRoot != stardust.MerkleRoot(nil) {
+		return foreign("milestone %d is of a ledger with value, which cannot be taken over", m.Index)
+	}
+	var all, applied [][]byte
+	for i := range m.Blocks {
+		b := &m.Blocks[i]
+		all = append(all, b.ID[:])
+		if b.Inclusion == consensus.Included {
+			applied = append(applied, b.ID[:])
+		}
+		if c := &b.Claim; b.Vote && b.Raw == nil && (c.Epoch > m.Epoch || c.Epoch == m.Epoch && int(c.Gateway) >= gateways ||
+			c.Gateway >= network.MaxGateways || c.Round == 0 || c.Merges > consensus.MaxMerges) {
+			return foreign("vote %v claims %+v", b.ID, *c)
+		}
+		if b.Raw != nil && stardust.IDOf(b.Raw) != b.ID {
+			return foreign("body of block %v is of another block", b.ID)
+		}
+	}
+	if stardust.MerkleRoot(all) != m.InclusionRoot || stardust.MerkleRoot(applied) != m.AppliedRoot {
+		return foreign("%d blocks do not give the roots of milestone %d", len(m.Blocks), m.Index)
+	}
+	return nil
+}
+
+// takeOver does the writer's part of Import. The error is the store's.
+func (l *Ledger) takeOver(j *importJob) error {
+	defer close(j.done)
+	j.err = l.importStep(j.step)
+	if errors.Is(j.err, ErrForeign) || errors.Is(j.err, ErrBusy) {
+		return nil
+	}
+	return j.err
+}
+
+func (l *Ledger) importStep(step *Import) error {
+	a := &l.agreement
+	if len(a.change.Milestones)+len(a.change.Networks) > 0 || a.change.Own != nil {
+		if err := l.flush(); err != nil {
+			return err
+		}
+	}
+	rest, err := l.follows(step.Milestones)
+	if err != nil {
+		return err
+	}
+	in := importer{l: l, reached: l.pruner.reached}
+	if in.files, err = l.store.Networks(); err != nil {
+		return err
+	}
+	if last, _ := l.store.Last(); last == 0 && len(rest) > 0 {
+		before := Reach{Milestone: rest[0].Index - 1} // of what came earlier nothing is known
+		in.reached.Votes, in.reached.Guests, in.reached.Blocks, in.reached.Stubs = before, before, before, before
+	}
+	for i := range rest {
+		left := len(rest) - 1 - i
+		if step.Done && left == 0 {
+			if err := in.endsOn(&rest[i]); err != nil {
+				return err
+			}
+		}
+		if err := in.milestone(&rest[i], step.Networks, step.Done && left < 2, step.Done && left == 0); err != nil {
+			return err
+		}
+	}
+	if err := in.commit(); err != nil {
+		return err
+	}
+	if step.Done && l.syncing.Load() {
+		return l.endSync()
+	}
+	return nil
+}
+
+// endsOn stores what was added and returns nil if all blocks of the milestone
+// before the last one have bodies.
+func (in *importer) endsOn(last *Imported) error {
+	if err := in.commit(); err != nil {
+		return err
+	}
+	whole := true
+	err := in.l.store.Bodies(last.Index-1, 0, func(_ consensus.Entry, raw []byte) bool {
+		whole = raw != nil
+		return whole
+	})
+	if err == nil && !whole {
+		err = foreign("milestone %d, the last but one, has stubs", last.Index-1)
+	}
+	return err
+}
+
+// follows returns those of the milestones that the replica does not have.
+func (l *Ledger) follows(ms []Imported) ([]Imported, error) {
+	last, _ := l.store.Last()
+	for len(ms) > 0 && ms[0].Index <= last {
+		e, _, err := l.store.Milestone(ms[0].Index)
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return nil, err
+		}
+		if err == nil && e.ID() != ms[0].ID() {
+			return nil, foreign("milestone %d is another one here", e.Index)
+		}
+		ms = ms[1:]
+	}
+	at, previous := last+1, l.agreement.genesis
+	if last > 0 {
+		e, _, err := l.store.Milestone(last)
+		if err != nil {
+			return nil, err
+		}
+		previous = e.ID()
+	} else if len(ms) > 0 && ms[0].Index > 1 {
+		at, previous = ms[0].Index, ms[0].Previous
+	}
+	for i := range ms {
+		if ms[i].Index != at || ms[i].Previous != previous {
+			return nil, foreign("milestone %d does not follow %d", ms[i].Index, at-1)
+		}
+		at, previous = at+1, ms[i].ID()
+	}
+	return ms, nil
+}
+
+// An importer fills Commits with milestones.
+type importer struct {
+	l       *Ledger
+	files   []*network.File // stored, or in change
+	reached Reached
+	change  Change
+	staged  map[stardust.BlockID]bool // entries of change
+	bytes   int
+	keys    int  // index entries of those
+	blocks  int  // of the milestones in change
+	bare    bool // one of the milestone that is being added is a stub
+	ended   bool
+}
+
+// milestone adds a milestone. If it is whole all of its blocks must have bodies.
+func (in *importer) milestone(m *Imported, networks []*network.File, whole, last bool) error {
+	out := consensus.Milestone{Essence: m.Essence}
+	for i := range m.Blocks {
+		b := &m.Blocks[i]
+		if err := in.block(m, b, whole); err != nil {
+			return err
+		}
+		out.Blocks = append(out.Blocks, b.Entry)
+		if in.keys >= groupKeys || in.bytes >= groupBytes {
+			if err := in.commit(); err != nil {
+				return err
+			}
+		}
+	}
+	if in.blocks += len(out.Blocks); in.blocks > pendingBlocks && len(in.change.Milestones) > 0 {
+		// The blocks of this one are entries of the change, or stored.
+		if err := in.commit(); err != nil {
+			return err
+		}
+		in.blocks = len(out.Blocks)
+	}
+	for _, f := range networks {
+		if int(f.Epoch) == len(in.files) && f.Epoch <= m.Epoch {
+			in.enter(f)
+		}
+	}
+	if last {
+		in.ended = true
+		if err := in.next(m); err != nil {
+			return err
+		}
+		in.change.Certified = m.Index
+	}
+	if in.bare {
+		in.reached.Synced, in.bare = max(in.reached.Synced, m.Index), false
+	}
+	in.change.Milestones = append(in.change.Milestones, out)
+	if m.Signatures != nil {
+		in.change.Certificates = append(in.change.Certificates, Certificate{m.Index, m.Signatures})
+	}
+	return nil
+}
+
+func (in *importer) enter(f *network.File) {
+	in.files, in.change.Networks = append(in.files, f), append(in.change.Networks, f)
+}
+
+// next puts the network file into force that the last milestone places, as
+// [consensus.State] does.
+func (in *importer) next(m *Imported) error {
+	for i := range m.Blocks {
+		raw := m.Blocks[i].Raw
+		if raw == nil { // it was here
+			rec, err := in.l.load(m.Blocks[i].ID)
+			if err != nil {
+				return err
+			}
+			raw = rec.Raw
+		}
+		b, err := stardust.ParseBlock(raw)
+		if err != nil {
+			return foreign("block %v: %v", m.Blocks[i].ID, err)
+		}
+		data, ok := b.Payload.(*stardust.TaggedData)
+		if !ok || string(data.Tag) != consensus.TagUpdate {
+			continue
+		}
+		if f, err := network.Parse(data.Data); err == nil && f.Epoch > 0 && f.Follows(in.files[len(in.files)-1]) == nil {
+			in.enter(f)
+			return nil
+		}
+	}
+	return nil
+}
+
+// block adds a block, unless it is stored with a body, or is as well as it may
+// become.
+func (in *importer) block(m *Imported, b *Listed, whole bool) error {
+	_, err := in.l.store.Load(b.ID)
+	switch {
+	case err == nil, in.staged[b.ID]:
+		return nil
+	case !errors.Is(err, ErrNotFound):
+		return fmt.Errorf("block %v: %w", b.ID, err)
+	}
+	known := errors.Is(err, ErrPruned)
+	e := Entry{ID: b.ID, Attached: time.Now()}
+	o := consensus.Ordered{Milestone: m.Index, Vote: b.Vote, Claim: b.Claim}
+	if b.Raw != nil {
+		if e.Block, err = stardust.ParseBlock(b.Raw); err != nil {
+			return foreign("block %v: %v", b.ID, err)
+		}
+		if o, err = consensus.OrderedBlock(e.Block, m.Index); err != nil {
+			return foreign("block %v: %v", b.ID, err)
+		}
+		e.Raw = b.Raw
+		// A parent may be older than what is taken over.
+		for _, p := range e.Block.Parents {
+			if there, err := in.l.store.Has(p); err != nil {
+				return err
+			} else if !there && !in.staged[p] && p != stardust.GenesisID {
+				e.Block, e.Raw = nil, nil
+				break
+			}
+		}
+	}
+	switch {
+	case e.Block != nil:
+	case whole:
+		return foreign("block %v of milestone %d has no body", b.ID, m.Index)
+	case known:
+		in.bare = true
+		return nil
+	default:
+		in.bare = true
+		e.Stub = &Placement{Milestone: m.Index, Inclusion: b.Inclusion, Stub: &o}
+	}
+	in.change.Entries = append(in.change.Entries, e)
+	if in.staged == nil {
+		in.staged = map[stardust.BlockID]bool{}
+	}
+	in.staged[b.ID] = true
+	in.bytes += len(e.Raw)
+	in.keys += 6
+	if e.Block != nil {
+		in.keys += len(e.Block.Parents)
+	}
+	return nil
+}
+
+// commit stores what has been added.
+func (in *importer) commit() error {
+	l := in.l
+	if len(in.change.Entries)+len(in.change.Milestones) == 0 {
+		return nil
+	}
+	in.change.Sync = &SyncChange{Going: !in.ended, Reached: in.reached}
+	if err := l.store.Commit(in.change); err != nil {
+		return fmt.Errorf("take over milestones: %w", err)
+	}
+	if !l.syncing.Swap(true) {
+		l.log.Warn("milestones are taken over from other gateways, which have pruned what this one lacks")
+	}
+	l.reached(in.reached)
+	in.change, in.staged, in.bytes, in.keys, in.blocks = Change{}, nil, 0, 0, 0
+	position, pruned, _, err := l.store.Count()
+	l.counts.position.Store(position)
+	l.counts.pruned.Store(pruned)
+	last, _ := l.store.Last()
+	l.board.mu.Lock()
+	l.board.word.Milestone = last
+	l.board.mu.Unlock()
+	return err
+}
+
+// endSync begins again after the last milestone that was taken over.
+func (l *Ledger) endSync() error {
+	epoch := l.board.epoch()
+	l.agreement = agreement{}
+	l.syncing.Store(false)
+	l.board.forgetApprovals()
+	if err := l.openAgreement(); err != nil {
+		return fmt.Errorf("go on after the milestones that were taken over: %w", err)
+	}
+	position := l.counts.position.Load()
+	l.recent.init(position)
+	l.growth.reach(position)
+	a := l.Agreed()
+	l.log.Info("milestones taken over", "milestone", a.Milestone, "blocks", position)
+	if a.Epoch > epoch {
+		l.onEpoch(l.epochs.Load().File())
+	}
+	ready, err := l.unhold()
+	if err != nil {
+		return err
+	}
+	return l.write(ready)
+}
+
+// unhold returns the held blocks whose last missing parents were taken over.
+func (l *Ledger) unhold() (ready []*job, err error) {
+	for _, id := range l.hold.missed() {
+		ok, err := l.store.Has(id)
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			ready = append(ready, l.hold.release(id)...)
+		}
+	}
+	return ready, nil
+}
