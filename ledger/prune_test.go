@@ -50,7 +50,7 @@ func TestAPrunedReplicaAgreesWithTheOthers(t *testing.T) {
 	g.stop()
 	g.retention = ledger.Retention{Votes: time.Second, Blocks: time.Second, Hold: func(stardust.BlockID) bool { return hold.Load() }}
 	g.start()
-	ids := f.busy(60, f.all...)
+	ids := f.busy(40, f.all...)
 	f.certified(ids, f.all...)
 	eventually(t, "votes are pruned and held blocks are not", func() bool {
 		_, payloads := g.bodies()

@@ -185,6 +185,7 @@ func TestMilestonesThatDoNotHoldAreRefused(t *testing.T) {
 		"a milestone is missing":   func(s *ledger.Import) { s.Milestones = append(s.Milestones[:1:1], s.Milestones[2]) },
 		"an inclusion is another":  func(s *ledger.Import) { s.Milestones[0].Blocks[0].Inclusion = consensus.Included },
 		"a claim is impossible": func(s *ledger.Import) {
+			s.Milestones[0].Blocks[0].Raw = nil
 			s.Milestones[0].Blocks[0].Vote, s.Milestones[0].Blocks[0].Claim = true, consensus.Claim{Gateway: 9, Round: 1}
 		},
 		"the network file is unknown": func(s *ledger.Import) { s.Milestones[0].NetworkHash[0] ^= 1 },
@@ -202,7 +203,17 @@ func TestMilestonesThatDoNotHoldAreRefused(t *testing.T) {
 	if err := b.Import(t.Context(), step); !errors.Is(err, ledger.ErrForeign) || !b.Syncing() {
 		t.Errorf("the end has no bodies: %v, syncing %v", err, b.Syncing())
 	}
-	// What held of them goes on.
+	// What held of them goes on after a restart, and until then nothing else.
+	dir := b.dir
+	b.stop()
+	b = s.start("a", dir, &shelf{})
+	if !b.Syncing() || b.Word().Milestone != 2 || !errors.Is(b.Ready(), ledger.ErrBusy) {
+		t.Errorf("after a restart syncing is %v at %+v, %v", b.Syncing(), b.Word(), b.Ready())
+	}
+	block := &stardust.Block{Version: stardust.ProtocolVersion, Parents: []stardust.BlockID{{}}}
+	if _, err := b.Attach(t.Context(), block, nil); !errors.Is(err, ledger.ErrBusy) {
+		t.Errorf("Attach meanwhile: %v", err)
+	}
 	if err := b.Import(t.Context(), &ledger.Import{Milestones: []ledger.Imported{take(1), take(2), take(3), take(4)}, Done: true}); err != nil {
 		t.Fatal(err)
 	}
