@@ -153,3 +153,15 @@ func ReadHistory(b []byte) {
 	_, _ = parseEssences(b)
 	_, _ = parseStretch(b)
 }
+
+// Claims answers a request for the hash over milestones.
+func (p *Peers) Claims(from, to uint32) ([]byte, error) { return p.claimsOf(span{from, to}) }
+
+// Claimed returns the hash over milestones that were handed out.
+func Claimed(ms []ledger.Imported) []byte {
+	sum, _, err := claimed(ms)
+	if err != nil {
+		panic(err)
+	}
+	return sum
+}

@@ -29,6 +29,7 @@ const (
 	kindNetworks kind = 9  // request: network files
 	kindEssences kind = 10 // request: milestones, the last first
 	kindLists    kind = 11 // request: what milestones order
+	kindClaims   kind = 12 // request: hash over what milestones order and votes claim
 )
 
 // Frames of one class come in the order in which they were made.
@@ -49,7 +50,7 @@ func (k kind) class() int {
 }
 
 func (k kind) request() bool {
-	return k == kindOrder || k == kindBlocks || k == kindStream || k >= kindSignatures && k <= kindLists
+	return k == kindOrder || k == kindBlocks || k == kindStream || k >= kindSignatures && k <= kindClaims
 }
 
 // kindOf returns what b says it is, if it is a frame.
@@ -89,7 +90,7 @@ var errFrame = errors.New("not a frame of this version")
 
 // parseFrame reads a frame; it shares b's memory. Its signature is not checked.
 func parseFrame(b []byte) (frame, error) {
-	if len(b) < frameLeast || b[0] != frameVersion || b[1] < byte(kindGossip) || b[1] > byte(kindLists) {
+	if len(b) < frameLeast || b[0] != frameVersion || b[1] < byte(kindGossip) || b[1] > byte(kindClaims) {
 		return frame{}, errFrame
 	}
 	f := frame{kind: kind(b[1]), bytes: b, body: b[frameHead : len(b)-ed25519.SignatureSize]}

@@ -28,6 +28,12 @@ func (p *Peers) history(f frame) ([]byte, error) {
 			return nil, err
 		}
 		return p.essencesOf(asked)
+	case kindClaims:
+		asked, err := parseSpan(f.body)
+		if err != nil {
+			return nil, err
+		}
+		return p.claimsOf(asked)
 	}
 	asked, err := parseStretch(f.body)
 	if err != nil {

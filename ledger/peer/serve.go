@@ -78,7 +78,7 @@ func (p *Peers) look(f frame) ([]byte, error) {
 		return p.signaturesOf(asked)
 	case kindNetwork:
 		return p.networkOf(f.body)
-	case kindNetworks, kindEssences, kindLists:
+	case kindNetworks, kindEssences, kindLists, kindClaims:
 		return p.history(f)
 	}
 	from, err := parsePlace(f.body)

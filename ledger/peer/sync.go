@@ -292,6 +292,9 @@ func (s *stateSync) lists(ctx context.Context, es []consensus.Essence) error {
 
 // hand completes milestones with signatures and has the replica take them over.
 func (s *stateSync) hand(ctx context.Context, ms []ledger.Imported) error {
+	if err := s.believe(ctx, ms); err != nil {
+		return err
+	}
 	step := &ledger.Import{Networks: s.networks, Milestones: ms, Done: ms[len(ms)-1].Index == s.chain.Top()}
 	var proved []*ledger.Imported // with payload to be proved, and the last
 	for i := range ms {

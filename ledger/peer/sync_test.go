@@ -287,3 +287,41 @@ func FuzzHistory(f *testing.F) {
 	f.Add([]byte{1, 0, 0, 0, '{'})
 	f.Fuzz(func(_ *testing.T, b []byte) { peer.ReadHistory(b) })
 }
+
+// What votes claimed is believed because gateways say it alike, those that have
+// the bodies and those that have not.
+func TestAClaimThatDiffersIsNoticed(t *testing.T) {
+	s := newVotingSite(t, "a", "b")
+	s.retention = ledger.Retention{Votes: time.Second}
+	a := s.start("a", t.TempDir(), &shelf{})
+	s.retention = ledger.Retention{}
+	b := s.start("b", t.TempDir(), &shelf{})
+	certifiedAt(t, b, a.grow(40)...)
+	await(t, "votes are pruned", func() bool { return a.Word().Whole > 10 })
+	pruned, err := a.peers.Claims(1, 10)
+	whole, other := b.peers.Claims(1, 10)
+	if err != nil || other != nil || len(pruned) != 32 || !bytes.Equal(pruned, whole) {
+		t.Fatalf("claims are %x, %v without bodies, %x, %v with", pruned, err, whole, other)
+	}
+	var ms []ledger.Imported
+	for index := uint32(1); index <= 10; index++ {
+		var m ledger.Imported
+		m.Index = index
+		_ = a.Listed(index, 0, func(l ledger.Listed) bool { m.Blocks = append(m.Blocks, l); return true })
+		ms = append(ms, m)
+	}
+	if got := peer.Claimed(ms); !bytes.Equal(got, whole) {
+		t.Errorf("claims handed out are %x, want %x", got, whole)
+	}
+	for i := range ms[4].Blocks {
+		if l := &ms[4].Blocks[i]; l.Vote {
+			l.Claim.Round++
+		}
+	}
+	if got := peer.Claimed(ms); bytes.Equal(got, whole) {
+		t.Error("a claim of another round gives the same hash")
+	}
+	if sum, err := a.peers.Claims(1, a.Agreed().Milestone+1); sum != nil || err != nil {
+		t.Errorf("claims of a milestone to come are %x, %v", sum, err)
+	}
+}
