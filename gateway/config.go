@@ -195,8 +195,17 @@ type LedgerConfig struct {
 
 // LedgerRetention is the section ledger.retention.
 type LedgerRetention struct {
-	// Most bytes of the ledger on disk. Nothing is dropped at it: blocks are
-	// refused, and once the journal is full too, so is intake.
+	// How long the bodies of blocks are kept after they are certified: batches
+	// of all gateways, transactions and what others hand in. A reading whose
+	// block is gone has no proof any more.
+	Blocks Duration `yaml:"blocks" min:"10s" max:"36500d"`
+	// How long those of votes are kept. Nobody reads them; a gateway that was
+	// away for longer takes over what the others have agreed on meanwhile.
+	Votes Duration `yaml:"votes" min:"10s" max:"36500d"`
+	// Most bytes of the ledger on disk. Near it bodies of certified blocks are
+	// dropped before their time: votes, then what others handed in, then the
+	// oldest. At it blocks are refused, and once the journal is full too, so is
+	// intake.
 	MaxDisk Size `yaml:"max_disk" min:"64MiB" max:"16TiB"`
 }
 
@@ -305,8 +314,10 @@ func Default() Config {
 		},
 		Batching: BatchingConfig{MaxAge: Duration(2 * time.Second), Target: 0, MaxReadings: 1000},
 		Powfarm:  PowfarmConfig{Workers: Auto, Kernel: "auto", TipRefresh: Duration(time.Second), Remote: RemoteConfig{Workers: []string{}}},
-		Ledger:   LedgerConfig{Retention: LedgerRetention{MaxDisk: 8 << 30}},
-		Peers:    PeersConfig{Mode: string(bus.Embedded), Routes: []string{}},
+		Ledger: LedgerConfig{Retention: LedgerRetention{
+			Blocks: Duration(90 * 24 * time.Hour), Votes: Duration(time.Hour), MaxDisk: 8 << 30,
+		}},
+		Peers: PeersConfig{Mode: string(bus.Embedded), Routes: []string{}},
 		API: APIConfig{
 			Listen: "127.0.0.1:14265", Token: Secret{"file", "admin.token"}, Public: true,
 			ThirdParty: ThirdPartyConfig{PoW: true, Rate: 3600},

@@ -30,6 +30,11 @@ func (s *stages) tangleStages(g *Gateway) (err error) {
 		Announce: func(id stardust.BlockID, raw []byte) { s.peers.Announce(id, raw) },
 		Publish:  func(sig consensus.Signature) { s.peers.Certified(sig) },
 		OnEpoch:  s.epochs.begin,
+		Retention: ledger.Retention{
+			Blocks: duration(g.cfg.Ledger.Retention.Blocks), Votes: duration(g.cfg.Ledger.Retention.Votes),
+			// The marks are made from own batches.
+			Hold: func(stardust.BlockID) bool { return s.restorer != nil && s.restorer.lost && !s.restorer.done.Load() },
+		},
 		Refetch: func(id stardust.BlockID) ([]byte, error) {
 			ctx, cancel := context.WithTimeout(context.Background(), refetchPatience)
 			defer cancel()

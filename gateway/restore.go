@@ -269,6 +269,10 @@ func (r *restorer) mark(ctx context.Context) (marked uint64, err error) {
 
 func (r *restorer) markBlock(ctx context.Context, id stardust.BlockID, runs [][2]uint64) error {
 	raw, err := r.ledger.Block(id)
+	if errors.Is(err, ledger.ErrNotFound) { // pruned since it was indexed
+		r.log.Warn("a block of this gateway is kept no more; its readings are attached again", "block", id, "readings", runs)
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -309,10 +313,13 @@ func (s *stages) recovering() []admin.Alarm {
 	return []admin.Alarm{{Name: "recovering", Text: text}}
 }
 
-// restoring is the alarm while marks are restored.
-func (s *stages) restoring() []admin.Alarm {
-	if s.restorer == nil || !s.restorer.lost || s.restorer.done.Load() {
-		return nil
+// restoring are the alarms while readings wait for what the other gateways have.
+func (s *stages) restoring() (all []admin.Alarm) {
+	if s.restorer != nil && s.restorer.lost && !s.restorer.done.Load() {
+		all = append(all, admin.Alarm{Name: "restoring", Text: "the ledger is new, or an older copy; readings wait until its blocks have come from the other gateways"})
 	}
-	return []admin.Alarm{{Name: "restoring", Text: "the ledger is new, or an older copy; readings wait until its blocks have come from the other gateways"}}
+	if s.ledger.Syncing() {
+		all = append(all, admin.Alarm{Name: "syncing", Text: "the others have pruned what this gateway missed; readings wait until it has taken over their milestones"})
+	}
+	return all
 }

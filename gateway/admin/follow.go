@@ -90,8 +90,12 @@ func (h *Handler) followMilestones() func(context.Context) error {
 				return err
 			}
 			for ; at.Milestone < now.Milestone && ctx.Err() == nil; at.Milestone++ {
-				if err := h.ordered(at.Milestone + 1); err != nil {
+				kept, err := h.ordered(at.Milestone + 1)
+				if err != nil {
 					return err
+				}
+				if !kept { // milestones were taken over: nobody waits to hear of all of them
+					at.Milestone = now.Milestone - 1
 				}
 			}
 			if now.Certified > at.Certified {
@@ -103,21 +107,21 @@ func (h *Handler) followMilestones() func(context.Context) error {
 	}
 }
 
-// ordered takes in what a milestone orders.
-func (h *Handler) ordered(index uint32) error {
+// ordered takes in what a milestone orders, unless that is not kept.
+func (h *Handler) ordered(index uint32) (kept bool, err error) {
 	entries, err := h.src.Ledger.Ordered(index)
 	if errors.Is(err, ledger.ErrNotFound) { // as after a state sync
-		return h.progress.checkAll()
+		return false, h.progress.checkAll()
 	}
 	if err != nil {
-		return err
+		return false, err
 	}
 	for i := range entries {
 		h.progress.reach(entries[i].ID, ledger.Progress{Approved: true, Milestone: index, Inclusion: entries[i].Inclusion})
 	}
 	h.progress.count(0, uint64(len(entries)))
 	h.tellMilestone(index, len(entries), false)
-	return nil
+	return true, nil
 }
 
 // tellMilestone publishes a milestone.
