@@ -1,7 +1,6 @@
 package ledger
 
 import (
-	"bytes"
 	"crypto/ed25519"
 	"errors"
 	"fmt"
@@ -485,26 +484,4 @@ func (l *Ledger) tell() {
 	w.Milestone, w.Certified = l.board.agreed.Milestone, l.board.agreed.Certified
 	w.Whole = l.pruner.reached.Whole()
 	l.board.word, l.board.trouble.Recovering = w, recovering
-}
-
-// third reports whether a payload block is of somebody who is no member. An
-// update that a quorum of members signed is theirs, whoever attached it.
-func (l *Ledger) third(b *stardust.Block, update *network.File) bool {
-	if update != nil {
-		return update.Follows(l.epochs.Load().File()) != nil
-	}
-	data, ok := b.Payload.(*stardust.TaggedData)
-	if !ok {
-		return b.Payload == nil
-	}
-	name, ok := bytes.CutPrefix(data.Tag, []byte("hedgerow/"))
-	if !ok {
-		return true
-	}
-	for _, g := range l.epochs.Load().File().Gateways {
-		if g.Name == string(name) {
-			return false
-		}
-	}
-	return true
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/hedgerow-iot/hedgerow/ledger/consensus"
+	"github.com/hedgerow-iot/hedgerow/ledger/network"
 	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
 	"github.com/hedgerow-iot/hedgerow/powfarm/curl"
 )
@@ -138,4 +139,26 @@ func checkRuns(runs [][2]uint64) error {
 		}
 	}
 	return nil
+}
+
+// third reports whether a payload block is of somebody who is no member. An
+// update that a quorum of members signed is theirs, whoever attached it.
+func (l *Ledger) third(b *stardust.Block, update *network.File) bool {
+	if update != nil {
+		return update.Follows(l.epochs.Load().File()) != nil
+	}
+	data, ok := b.Payload.(*stardust.TaggedData)
+	if !ok {
+		return b.Payload == nil
+	}
+	name, ok := bytes.CutPrefix(data.Tag, []byte("hedgerow/"))
+	if !ok {
+		return true
+	}
+	for _, g := range l.epochs.Load().File().Gateways {
+		if g.Name == string(name) {
+			return false
+		}
+	}
+	return true
 }
