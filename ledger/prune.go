@@ -189,11 +189,11 @@ func (l *Ledger) gather(ph *phase, step *Pruning) error {
 	for milestones, looks := 0, 0; milestones < pruneMilestones && ph.reach.Milestone < ph.limit; milestones++ {
 		index := ph.reach.Milestone + 1
 		if ph.before != never {
-			e, _, err := l.store.Milestone(index)
+			at, err := l.timeOf(index, ph.limit)
 			if err != nil {
-				return fmt.Errorf("milestone %d: %w", index, err)
+				return err
 			}
-			if e.Timestamp >= ph.before {
+			if at >= ph.before {
 				return nil
 			}
 		}
@@ -213,6 +213,24 @@ func (l *Ledger) gather(ph *phase, step *Pruning) error {
 		l.finish(ph, step, index, v.left)
 	}
 	return nil
+}
+
+// timeOf returns the time of a milestone in Unix seconds. The first ones of a
+// network have none (consensus.md §5): they are as old as the first one after
+// them that has, or not old at all if none up to the last one given has.
+func (l *Ledger) timeOf(index, last uint32) (uint32, error) {
+	for ; ; index++ {
+		e, _, err := l.store.Milestone(index)
+		if err != nil {
+			return 0, fmt.Errorf("milestone %d: %w", index, err)
+		}
+		if e.Timestamp != 0 {
+			return e.Timestamp, nil
+		}
+		if index >= last {
+			return never, nil
+		}
+	}
 }
 
 // A visit goes over the blocks of a milestone for a phase.

@@ -106,3 +106,21 @@ func TestWhatIsNotCertifiedIsNotPruned(t *testing.T) {
 		t.Errorf("pruned up to %+v, %v; agreed is %+v", r, err, a)
 	}
 }
+
+// The first milestone has no time, which does not make its blocks old.
+func TestBlocksWithoutATimeAreNotOld(t *testing.T) {
+	f := federate(t, 1, memories)
+	g := f.all[0]
+	g.stop()
+	g.retention = ledger.Retention{Votes: time.Hour, Blocks: time.Hour}
+	g.start()
+	ids := f.busy(40, g)
+	f.certified(ids, g)
+	time.Sleep(1500 * time.Millisecond) // it looks once a second
+	if n := g.ledger().Stats().Pruned; n > 0 {
+		t.Errorf("%d blocks of the last seconds are pruned", n)
+	}
+	if m, err := g.ledger().Milestone(1); err != nil || m.Timestamp != 0 {
+		t.Errorf("the first milestone has the time %d, %v", m.Timestamp, err)
+	}
+}
