@@ -144,6 +144,7 @@ func (l *Ledger) openAgreement() error {
 func (l *Ledger) replay(last uint32) error {
 	a := &l.agreement
 	var failure error
+	learnt := 0
 	err := l.store.Unordered(max(last, 2)-1, func(id stardust.BlockID, raw []byte) bool {
 		var b *stardust.Block
 		if b, failure = stardust.ParseBlock(raw); failure != nil {
@@ -155,6 +156,9 @@ func (l *Ledger) replay(last uint32) error {
 		}
 		c.Third = l.third(b, c.Update)
 		failure = l.learn(c)
+		if learnt++; learnt%groupBlocks == 0 {
+			a.state.Evict(nil)
+		}
 		return failure == nil
 	})
 	return errors.Join(err, failure)
@@ -262,6 +266,14 @@ func (l *Ledger) resume() error {
 func (l *Ledger) learn(b consensus.Block) error {
 	a := &l.agreement
 	res, err := a.state.Add(b, time.Now())
+	if errors.Is(err, consensus.ErrNotSolid) {
+		fresh := a.fresh
+		if err := l.recall(b.Parents); err != nil {
+			return err
+		}
+		a.fresh = fresh
+		res, err = a.state.Add(b, time.Now())
+	}
 	a.fresh = stardust.GenesisID
 	if err != nil {
 		return fmt.Errorf("agree on block %v: %w", b.ID, err)

@@ -64,7 +64,14 @@ func (l *Ledger) admit(g *group, j *job) (ok bool, err error) {
 		j.answer(nil)
 		return false, nil
 	}
-	switch err := l.agreement.state.Check(j.agreed, g.staged); {
+	err = l.agreement.state.Check(j.agreed, g.staged)
+	if errors.Is(err, consensus.ErrNotSolid) {
+		if err := l.recall(j.agreed.Parents); err != nil {
+			return false, err
+		}
+		err = l.agreement.state.Check(j.agreed, g.staged)
+	}
+	switch {
 	case errors.Is(err, consensus.ErrInvalid):
 		l.refuse(j, fmt.Errorf("%w: %w", ErrInvalid, err))
 		return false, nil

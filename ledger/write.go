@@ -233,6 +233,7 @@ func (l *Ledger) follow(g *group) error {
 			return err
 		}
 	}
+	l.agreement.state.Evict(nil)
 	l.showTips()
 	return nil
 }

@@ -1,8 +1,6 @@
 package consensus
 
 import (
-	"slices"
-
 	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
 )
 
@@ -131,7 +129,6 @@ func (s *State) forget() {
 	if next > keepRounds {
 		delete(s.rounds, next-keepRounds-1)
 	}
-	s.outcasts = slices.DeleteFunc(s.outcasts, func(n *node) bool { return n.claim.Round+3 < next })
 	keep := s.late[:0]
 	for _, n := range s.late {
 		if n.vote && n.claim.Round+1 >= next {

@@ -18,6 +18,45 @@
 // above it depends on. Bodies are needed of the last two milestones and of what
 // is not ordered: with them [New] is brought to where it was.
 //
+// # What equivocators may cost
+//
+// A key that signs what it likes can make any number of votes that nothing
+// refers to. [State.Evict] bounds what they cost, and takes nothing from what
+// replicas agree on:
+//
+//   - Safety holds whatever a replica has seen, as long as it has the past of
+//     it: one that forgot a vote is one to which that vote comes late. Only what
+//     nothing refers to is forgotten, and it can be added again.
+//   - What a replica that forgot concludes is what it concluded before. A vote
+//     that nothing refers to adds a ballot and a certificate to what is known,
+//     if it is an opener, and nothing else: it is in no other vote's cone, so it
+//     counts in no support but its own, and as a proposal it can win no quorum.
+//     Two different ballots of one gateway already count against every proposal,
+//     and at most one proposal of a slot can be certified (§12, step 2). So per
+//     gateway and round at most three openers tell all that any number does.
+//   - Others can conclude it too. Kept are such openers from the round before
+//     the slot that was committed last. With these a replica that is behind
+//     decides that slot and the two before it as this one did, directly or
+//     through the same anchor; all earlier ones follow from them, since the
+//     first slot at least three later that is not skipped is then decided
+//     (§4). The same rounds become tips when an epoch ends.
+//   - Of a vote that came after its slots were decided, or before a restart, it
+//     is not known what it tells: three of them are kept per gateway and round.
+//   - The oldest are kept, so that a vote upon a kept one is itself forgotten
+//     and no chain grows. A vote of an equivocator with more than 64 unordered
+//     ones of equivocators in its own part of the cone is not taken
+//     ([State.Useless]).
+//
+// So an equivocator has at most six openers of a round, with 64 votes below
+// each, in the rounds since the last commit. Not bounded are votes that payload
+// blocks or votes of others refer to, which those pay for, and votes of a
+// closed epoch, which are plain blocks: admission limits their rate.
+//
+// Blocks whose cone reaches back further than the honest depth rule allows (§8)
+// are no tips, hide no tips and are forgotten: no honest gateway can refer to
+// them, and waiting for them would keep everybody voting. A gateway whose own
+// last vote reaches back too far opens its next round without self parent.
+//
 // # Readings
 //
 // Where consensus.md leaves room or cannot be followed to the letter:
@@ -34,10 +73,10 @@
 //     the simulation found it within ten seeds).
 //   - §7, §9: an equivocator's vote can decide a slot at the one replica that
 //     got it, while nobody refers to it. Peers therefore exchange such openers
-//     too ([State.Outcasts]); when the epoch ends by them they become tips, as
-//     the plain blocks that they are from then on. Otherwise the others would
-//     wait for a gateway that is done: for good across an epoch (seed 2647 at
-//     n = 4), else until the next payload.
+//     too ([State.Outcasts]); when the epoch ends by them, those from the round
+//     before the last one on become tips, as the plain blocks that they are from
+//     then on. Otherwise the others would wait for a gateway that is done: for
+//     good across an epoch (seed 2647 at n = 4), else until the next payload.
 //   - §6 waits: the slots waited for are those before the round to be opened
 //     (round-1 and round-2), which are opened and opened-1 unless rounds are
 //     jumped. A leader counts as silent after max(3 s, 2 intervals), since a

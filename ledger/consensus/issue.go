@@ -96,6 +96,9 @@ func (i *Issuer) Try(now time.Time) (Step, error) {
 	if err != nil {
 		return Step{}, fmt.Errorf("look up own vote %v: %w", i.d.Head, err)
 	}
+	if self != nil && !s.usable(self) {
+		self = nil // its cone reaches too far back after a long absence
+	}
 	c := s.choose(g, self)
 	switch {
 	case c.round > i.d.Opened:

@@ -18,9 +18,12 @@ type node struct {
 	ms     uint32  // the milestone that ordered it, or 0
 	base   uint32  // the oldest milestone that ordered a parent without a node
 	reach  uint32  // at most the oldest milestone that the unordered cone refers to
+	at     uint64  // counts what was added
+	refs   int     // nodes that have it among up
 	isTip  bool
 	// outcast: an equivocator's vote of an epoch that has ended without it.
 	outcast bool
+	suspect bool // is in the list of what may have to be forgotten
 
 	appr     uint64 // gateways with a vote of this epoch above it
 	approved bool
@@ -33,6 +36,11 @@ type node struct {
 	child  *node     // the first vote with this one as self parent
 	sup    []support // of slots >= nextSlot
 	certs  uint64    // of a proposal: gateways whose opener of R+2 certifies it
+
+	// Of an opener.
+	told      bool  // what it says of the two slots before its round is known:
+	ballot    *node // what it votes on the slot before its round; nil: none
+	certifies bool  // some proposal of the slot before that
 }
 
 // A support says which gateways are known, in a vote's consensus cone, to
@@ -101,4 +109,5 @@ type round struct {
 type ballot struct {
 	gateway  uint8
 	proposal *node // nil: none
+	voter    *node
 }

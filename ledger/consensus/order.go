@@ -48,6 +48,7 @@ func (s *State) order(l *node) (*Milestone, error) {
 		m.LedgerRoot = &root
 	}
 	s.pos.Index, s.pos.Timestamp, s.pos.Milestone, s.pos.Root = m.Index, m.Timestamp, m.ID(), l.id
+	s.committed = m.Slot
 	return m, nil
 }
 
@@ -150,7 +151,9 @@ func (s *State) enterEpoch(f *network.File) {
 	}
 	s.late = nil
 	for _, n := range s.nodes {
-		n.outcast = s.excluded(n) && n.claim.Round < s.pos.NextSlot
+		// The last slots of the epoch are decided by votes from the round
+		// before the last one on.
+		n.outcast = s.excluded(n) && n.claim.Round+1 < s.pos.NextSlot
 		n.appr, n.vote, n.sup, n.child = 0, false, nil, nil
 	}
 	e := s.newEpoch(f)

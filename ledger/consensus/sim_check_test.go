@@ -14,6 +14,8 @@ type counts struct {
 	recoveries, restores, disksLost, snapshots, epochs     int
 	equivocations, unpublished, invalid, merges, conflicts int
 	outside                                                int // runs that ended outside the liveness condition
+	flooded, evicted, deep                                 int
+	doubtful                                               int // most votes of equivocators that one replica kept unordered
 }
 
 func (c *counts) add(o counts) {
@@ -34,6 +36,10 @@ func (c *counts) add(o counts) {
 	c.merges += o.merges
 	c.conflicts += o.conflicts
 	c.outside += o.outside
+	c.flooded += o.flooded
+	c.evicted += o.evicted
+	c.deep += o.deep
+	c.doubtful = max(c.doubtful, o.doubtful)
 }
 
 type opening struct {

@@ -20,7 +20,11 @@ func (n *simNode) evilTry() {
 	}
 	g := uint8(at)
 	head := n.state.heads[g]
-	if s.plan.cunning {
+	switch {
+	case s.plan.flood && s.chaos:
+		n.floodTry(g)
+		return
+	case s.plan.cunning:
 		n.cunningTry(g, head)
 		return
 	}

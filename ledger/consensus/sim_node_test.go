@@ -107,12 +107,14 @@ type simNode struct {
 	state   *State
 	issuer  *Issuer
 	inbox   map[stardust.BlockID]*simBlock   // not solid
+	wanted  map[stardust.BlockID]int         // to how many in the inbox one is a parent
 	waiting map[stardust.BlockID][]*simBlock // by missing parent
 	parked  []*simBlock                      // of the next epoch
 	bad     map[stardust.BlockID]bool
 	wake    int64  // when Try is planned
 	epoch   int    // counts boots, so that events of an earlier life are void
 	opened  uint32 // of an evil node
+	flooded int64  // when it last did
 }
 
 func (s *sim) addNode(index, key int) *simNode {
@@ -138,7 +140,7 @@ func (n *simNode) boot() {
 	n.state, n.issuer = st, NewIssuer(st, n.public, d.own)
 	n.issuer.checked = n.sim.plan.noRule
 	n.inbox, n.waiting, n.parked = map[stardust.BlockID]*simBlock{}, map[stardust.BlockID][]*simBlock{}, nil
-	n.bad = map[stardust.BlockID]bool{}
+	n.bad, n.wanted = map[stardust.BlockID]bool{}, map[stardust.BlockID]int{}
 	for _, id := range slices.Clone(d.log) {
 		if o, ok := d.ordered[id]; ok && o.Milestone+2 <= d.pos.Index {
 			continue
@@ -154,11 +156,33 @@ func (n *simNode) receive(b *simBlock) {
 	if done || n.disk.bodies[b.ID] || n.bad[b.ID] || n.inbox[b.ID] != nil {
 		return
 	}
-	if n.state.Useless(b.Block) && n.waiting[b.ID] == nil && b.Vote.Gateway != n.gateway() {
+	if n.useless(b) {
 		return // until something else refers to it
 	}
 	n.inbox[b.ID] = b
+	for _, p := range b.Parents {
+		n.wanted[p]++
+	}
 	n.tryAdd(b)
+	n.evict()
+}
+
+// drop takes a block out of the inbox.
+func (n *simNode) drop(b *simBlock) {
+	if n.inbox[b.ID] == nil {
+		return
+	}
+	delete(n.inbox, b.ID)
+	for _, p := range b.Parents {
+		if n.wanted[p]--; n.wanted[p] == 0 {
+			delete(n.wanted, p)
+		}
+	}
+}
+
+// useless reports whether a vote is not to be taken.
+func (n *simNode) useless(b *simBlock) bool {
+	return n.state.Useless(b.Block) && n.waiting[b.ID] == nil && b.Vote.Gateway != n.gateway()
 }
 
 // gateway returns the node's number as a member, or 255.
@@ -202,12 +226,16 @@ func (n *simNode) missing(b *simBlock) (stardust.BlockID, bool) {
 
 // add stores a solid block and gives it to the State, as the ledger would.
 func (n *simNode) add(b *simBlock) bool {
+	if !n.disk.bodies[b.ID] && n.useless(b) {
+		n.drop(b)
+		return false
+	}
 	err := n.state.Check(b.Block, nil)
 	if errors.Is(err, ErrFutureEpoch) {
 		n.parked = append(n.parked, b)
 		return false
 	}
-	delete(n.inbox, b.ID)
+	n.drop(b)
 	n.sim.check.validity(n, b, err)
 	if err != nil {
 		n.bad[b.ID] = true
@@ -320,6 +348,7 @@ func (n *simNode) try() {
 		return
 	}
 	n.add(b)
+	n.evict()
 	n.publish(b)
 }
 
@@ -335,18 +364,34 @@ func (n *simNode) sign(d *Draft, timeMs uint64) *simBlock {
 	if n.evil {
 		d.Vote.Merges = min(d.Vote.Merges, MaxMerges)
 	}
-	blk := d.Sign(n.key, n.state.genesis, timeMs)
+	blk := n.draw(d, timeMs)
 	id, err := blk.ID()
 	if err != nil {
 		panic(fmt.Sprintf("encode vote %+v: %v", d.Vote, err))
 	}
-	dec, err := n.state.Epochs().Decode(id, blk)
+	dec, err := n.state.Epochs().decode(id, blk, n.sim.plan.signed)
 	if err != nil {
 		panic(fmt.Sprintf("decode own vote: %v", err))
 	}
 	b := &simBlock{Block: dec}
 	n.sim.blocks[id] = b
 	return b
+}
+
+// draw makes the block of a draft, in most schedules with a digest in the place
+// of the signature: real ones cost half of the time.
+func (n *simNode) draw(d *Draft, timeMs uint64) *stardust.Block {
+	if n.sim.plan.signed {
+		return d.Sign(n.key, n.state.genesis, timeMs)
+	}
+	v := d.Vote
+	v.TimeMs = timeMs
+	digest := v.digest(n.state.genesis, d.Parents)
+	copy(v.Signature[:], digest[:])
+	return &stardust.Block{
+		Version: stardust.ProtocolVersion, Parents: d.Parents,
+		Payload: &stardust.TaggedData{Tag: []byte(TagVote), Data: v.AppendBinary(nil)},
+	}
 }
 
 func (n *simNode) publish(b *simBlock) {

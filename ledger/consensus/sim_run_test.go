@@ -48,6 +48,8 @@ func planOf(n int, seed uint64) plan {
 	p.twin = p.twin && len(p.byzantine) > 0
 	p.split, p.cunning, p.flicker = r.IntN(2) == 0, r.IntN(2) == 0, r.IntN(4) == 0
 	p.disks = n > 2 && r.IntN(3) == 0
+	p.flood = len(p.byzantine) > 0 && n <= 7 && r.IntN(6) == 0
+	p.signed = r.IntN(16) == 0
 	return p
 }
 

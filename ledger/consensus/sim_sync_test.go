@@ -21,7 +21,7 @@ func (n *simNode) sync() {
 			ids = append(ids, h.id)
 		}
 	}
-	ids = append(ids, n.state.Outcasts()...)
+	ids = append(ids, n.offers()...)
 	s.send(n, peer, func() {
 		for _, id := range ids {
 			if id != stardust.GenesisID && !peer.knows(id) {

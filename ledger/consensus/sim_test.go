@@ -42,6 +42,8 @@ type plan struct {
 	split     bool  // which stand on the two sides of a parted network
 	cunning   bool  // they look honest until a slot is theirs
 	flicker   bool  // partings are short and cut off one gateway
+	flood     bool  // they send votes without end
+	signed    bool  // votes carry real signatures, which are checked
 	loss      float64
 	slow      int64 // ms: the slowest message
 	chaosFor  int64 // ms

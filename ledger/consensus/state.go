@@ -31,15 +31,19 @@ type State struct {
 	cur     *epoch
 	pos     Position // NextSlot moves on with skips as well
 
-	nodes    map[stardust.BlockID]*node
-	tips     []*node // with some that are none any more
-	stale    int     // how many those are
-	outcasts []*node // excluded openers of the slots that are open
-	late     []*node // votes that are ordered but have nodes
-	rounds   map[uint32]*round
-	maxRound uint32
-	heads    []*node     // per gateway its last vote
-	heard    []time.Time // per gateway when its last vote was added
+	nodes     map[stardust.BlockID]*node
+	tips      []*node                   // with some that are none any more
+	stale     int                       // how many those are
+	suspects  []*node                   // unordered, and no direct parents of honest blocks; oldest first
+	refused   map[stardust.BlockID]bool // votes of equivocators that were forgotten, some of them
+	deepAt    uint32                    // the milestone after which it was last looked for deep ones
+	added     uint64
+	late      []*node // votes that are ordered but have nodes
+	rounds    map[uint32]*round
+	committed uint32 // the last slot of the epoch that became a milestone; 0: none
+	maxRound  uint32
+	heads     []*node     // per gateway its last vote
+	heard     []time.Time // per gateway when its last vote was added
 
 	equivocators map[network.PublicKey]bool
 	faulty       uint64 // the equivocators in this epoch
@@ -83,14 +87,15 @@ func newState(files []*network.File, pos Position, view View, ledger Ledger, equ
 	}
 	s.start(s.epochs.all[pos.Epoch])
 	s.pos.NextSlot = max(1, pos.NextSlot)
+	s.committed = s.pos.NextSlot - 1
 	return s, nil
 }
 
 // start makes e the epoch in force, with nothing known of it.
 func (s *State) start(e *epoch) {
 	s.cur = e
-	s.pos.Epoch, s.pos.NextSlot, s.maxRound = e.number, 1, 0
-	s.rounds = map[uint32]*round{}
+	s.pos.Epoch, s.pos.NextSlot, s.maxRound, s.committed = e.number, 1, 0, 0
+	s.rounds, s.refused = map[uint32]*round{}, map[stardust.BlockID]bool{}
 	s.heads, s.heard = make([]*node, e.n), make([]time.Time, e.n)
 	s.faulty = 0
 	for g, m := range e.file.Gateways {
@@ -242,7 +247,10 @@ func (s *State) check(b *Block, parents []parent) (self *parent, err error) {
 }
 
 func (s *State) newNode(b *Block, parents []parent) *node {
-	n := &node{id: b.ID, kind: b.Kind, third: b.Third, update: b.Update, base: s.pos.Index + 1, reach: s.pos.Index + 1}
+	s.added++
+	n := &node{
+		id: b.ID, at: s.added, kind: b.Kind, third: b.Third, update: b.Update, base: s.pos.Index + 1, reach: s.pos.Index + 1,
+	}
 	for _, p := range parents {
 		switch {
 		case p.node == nil:
@@ -254,6 +262,7 @@ func (s *State) newNode(b *Block, parents []parent) *node {
 			n.reach = min(n.reach, p.node.reach)
 		}
 		n.up = append(n.up, p.node)
+		p.node.refs++
 	}
 	n.reach = min(n.reach, n.base)
 	if b.Kind == KindVote {

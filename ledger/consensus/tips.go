@@ -1,33 +1,17 @@
 package consensus
 
 import (
-	"bytes"
 	"slices"
 
 	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
 )
 
-// excluded reports whether n is a vote of a gateway that equivocated: no direct
-// parent of an honest gateway's blocks (§7). Votes of an epoch that has ended
-// are plain blocks, except those that decided nothing.
-func (s *State) excluded(n *node) bool {
-	return n.outcast || n.vote && s.faulty&bit(n.claim.Gateway) != 0
-}
-
-// Useless reports whether a block is a vote that decides nothing any more and
-// that nothing honest refers to directly: one of a known equivocator, below the
-// slots that are open. It need not be taken, or kept, unless another block
-// refers to it (§7, spam). Younger votes of an equivocator must be taken: other
-// replicas may have decided by them and be silent since.
-func (s *State) Useless(b Block) bool {
-	v := &b.Vote
-	return b.Kind == KindVote && v.Epoch == s.cur.number && s.faulty&bit(v.Gateway) != 0 && v.Round < s.pos.NextSlot
-}
-
-// extend makes n a tip in the place of its parents (§4). An excluded vote is no
-// tip and takes no parent's place: nobody could refer to what only it covers.
+// extend makes n a tip in the place of its parents (§4). What no honest gateway
+// may refer to is no tip and takes no parent's place: nobody could refer to what
+// only it covers.
 func (s *State) extend(n *node) {
-	if s.excluded(n) {
+	if !s.usable(n) {
+		s.suspectNow(n)
 		return
 	}
 	for _, p := range n.up {
@@ -46,43 +30,29 @@ func (s *State) extend(n *node) {
 	}
 }
 
-// retip finds the tips anew after another gateway was excluded.
+// retip finds the tips anew after blocks became ones that no honest gateway may
+// refer to.
 func (s *State) retip() {
 	covered := map[*node]bool{}
+	s.tips, s.stale, s.suspects = nil, 0, nil
 	for _, n := range s.nodes {
-		if !s.excluded(n) {
-			for _, p := range n.up {
-				covered[p] = true
-			}
+		n.isTip, n.suspect = false, false
+		if !s.usable(n) {
+			s.suspectNow(n)
+			continue
+		}
+		for _, p := range n.up {
+			covered[p] = true
 		}
 	}
-	s.tips, s.stale, s.outcasts = nil, 0, nil
 	for _, n := range s.nodes {
-		n.isTip = n.ms == 0 && !covered[n] && !s.excluded(n)
+		n.isTip = n.ms == 0 && !covered[n] && !n.suspect
 		if n.isTip {
 			s.tips = append(s.tips, n)
 		}
-		if n.ms == 0 && n.opener && n.vote && s.excluded(n) {
-			s.outcasts = append(s.outcasts, n)
-		}
 	}
-	byID := func(a, b *node) int { return bytes.Compare(a.id[:], b.id[:]) }
-	slices.SortFunc(s.tips, byID)
-	slices.SortFunc(s.outcasts, byID)
-}
-
-// Outcasts returns the openers of equivocators in the slots that are open or
-// were decided last. Nobody refers to them, yet this replica may have decided
-// by them: they are sent to peers with tips and heads (§9), as many as fit,
-// beginning with another one each time.
-func (s *State) Outcasts() []stardust.BlockID {
-	var ids []stardust.BlockID
-	for _, n := range s.outcasts {
-		if n.ms == 0 {
-			ids = append(ids, n.id)
-		}
-	}
-	return ids
+	slices.SortFunc(s.tips, byArrival)
+	slices.SortFunc(s.suspects, byArrival)
 }
 
 // usableTips returns the tips that an honest gateway may choose.

@@ -1,7 +1,6 @@
 package consensus
 
 import (
-	"slices"
 	"time"
 
 	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
@@ -21,13 +20,14 @@ func (s *State) enter(n *node, self *parent, now time.Time, res *Result) {
 	}
 	s.watch(n, now, res)
 	if n.opener {
+		n.told = s.pos.NextSlot == 1 || c.Round >= s.pos.NextSlot+2
 		s.ballot(n)
 	}
 	if n.opener || s.broken == anyCertifies {
 		s.certify(n)
 	}
-	if n.opener && n.ms == 0 && s.excluded(n) && !slices.Contains(s.outcasts, n) {
-		s.outcasts = append(s.outcasts, n)
+	if s.excluded(n) {
+		s.suspectNow(n)
 	}
 	if n.opener && s.cur.leader(c.Round) == int(c.Gateway) && c.Round >= s.pos.NextSlot {
 		r := s.round(c.Round)
@@ -50,7 +50,8 @@ func (s *State) ballot(n *node) {
 		}
 	}
 	r := s.round(slot)
-	r.ballots = append(r.ballots, ballot{n.claim.Gateway, only})
+	r.ballots = append(r.ballots, ballot{n.claim.Gateway, only, n})
+	n.ballot = only
 }
 
 // certify records which proposals the opener n certifies (§3).
@@ -59,6 +60,7 @@ func (s *State) certify(n *node) {
 		of := e.slot+2 == n.claim.Round || s.broken == anyCertifies && e.slot+2 <= n.claim.Round
 		if of && s.cur.isQuorum(e.by) {
 			e.proposal.certs |= bit(n.claim.Gateway)
+			n.certifies = true
 		}
 	}
 }
