@@ -52,10 +52,22 @@
 // blocks or votes of others refer to, which those pay for, and votes of a
 // closed epoch, which are plain blocks: admission limits their rate.
 //
+// # What lies too deep
+//
 // Blocks whose cone reaches back further than the honest depth rule allows (§8)
 // are no tips, hide no tips and are forgotten: no honest gateway can refer to
 // them, and waiting for them would keep everybody voting. A gateway whose own
 // last vote reaches back too far opens its next round without self parent.
+//
+// The rule does not count what gateways of more than weight B have voted for.
+// Taken to the letter it lets one block end a network: somebody refers to a
+// block that was ordered idHorizon/2 milestones ago, the gateways vote for it,
+// and with the next milestone everybody's last vote lies too deep for everybody
+// (simulation: seed 3 at n = 4 with the rule to the letter). More than B includes
+// an honest gateway, for which the block was within idHorizon/2; it is ordered
+// within idHorizon as long as that gateway was less than half of it behind. If
+// no more than B have voted for it, the rest are a quorum and go on without
+// those, and the honest among those find their own vote too deep and drop it.
 //
 // # Readings
 //

@@ -123,7 +123,7 @@ func (s *State) refuse(id stardust.BlockID) {
 // step 2). As a proposal it adds nothing either: no quorum supports what
 // nothing refers to.
 func (s *State) tells(n *node) bool {
-	if !n.vote || !n.opener || n.claim.Round+1 < s.committed {
+	if s.broken == evictOpen || !n.vote || !n.opener || n.claim.Round+1 < s.committed {
 		return false
 	}
 	held, certified, same := 0, false, false

@@ -102,6 +102,28 @@ func TestDeepBlocksHideNothing(t *testing.T) {
 	}
 }
 
+// A block at the very limit that honest gateways have voted for does not make
+// their votes unusable when the next milestone comes.
+func TestBlocksAtTheDepthLimitStopNobody(t *testing.T) {
+	s := modelState(t, 0)
+	s.cur.file.IDHorizon = 40
+	s.pos.Index = 100
+	d := &drawing{t: t, s: s, now: time.Unix(1, 0)}
+	s.view = ordered{nameID("old"): {Milestone: 80}}
+	d.data("x", "old")
+	d.vote("a", 0, "", "x")
+	s.pos.Index = 101
+	if s.usable(s.nodes[nameID("a")]) {
+		t.Error("weight B alone makes a block usable")
+	}
+	d.vote("b", 1, "", "x")
+	for _, name := range []string{"a", "b", "x"} {
+		if !s.usable(s.nodes[nameID(name)]) {
+			t.Errorf("%s is not usable, although more than B voted for x", name)
+		}
+	}
+}
+
 // ordered is a View of what is listed.
 type ordered map[stardust.BlockID]Ordered
 

@@ -11,4 +11,8 @@ const (
 	anyCertifies             // every later vote certifies, not only openers of R+2
 	forgetPruned             // votes that are ordered do not count for rounds
 	replicaEpochRules        // votes are judged by the replica's epoch
+	equalMedian              // a milestone's time is a median without weights
+	anyDepth                 // parents may reach back as far as they like
+	strictDepth              // also for what honest gateways voted for they may not
+	evictOpen                // equivocators' votes are forgotten whatever they tell
 )

@@ -32,7 +32,7 @@ func TestMutantsAreCaught(t *testing.T) {
 		{"supporting two proposals", func(seed uint64) plan {
 			p := planOf(4, seed)
 			p.weights, p.byzantine, p.updates = []uint32{1, 1, 1, 1}, []int{int(seed % 4)}, false
-			p.broken, p.hasty, p.cunning, p.twin, p.parts = supportTwo, false, true, false, true
+			p.broken, p.hasty, p.cunning, p.twin, p.parts = supportTwo, true, true, false, true
 			p.flicker, p.crashes, p.disks, p.loss, p.slow, p.chaosFor = true, false, false, 0.02, 100, 8_000
 			return p
 		}},
@@ -52,10 +52,39 @@ func TestMutantsAreCaught(t *testing.T) {
 			p.broken, p.updates = replicaEpochRules, true
 			return p
 		}},
+		{"milestones signed before they are durable", func(seed uint64) plan {
+			p := contradiction(seed)
+			p.early = true
+			return p
+		}},
+		{"a median without weights", func(seed uint64) plan {
+			p := planOf(7, seed)
+			p.weights, p.byzantine = []uint32{3, 3, 3, 1, 1, 1, 1}, []int{3, 4, 5, 6}
+			p.broken, p.updates, p.twin = equalMedian, false, false
+			return p
+		}},
+		{"no depth rule", func(seed uint64) plan {
+			p := planOf(4, seed)
+			p.broken = anyDepth
+			return goDeep(p)
+		}},
+		{"a depth rule that stops everybody", func(seed uint64) plan {
+			p := planOf(4, seed)
+			p.broken = strictDepth
+			return goDeep(p)
+		}},
+		{"forgetting what equivocators tell", func(seed uint64) plan {
+			p := planOf(4, seed)
+			p.weights, p.byzantine = []uint32{1, 1, 1, 1}, []int{int(seed % 4)}
+			p.broken, p.parts, p.loss, p.silent, p.twin, p.updates = evictOpen, true, 0.2, true, false, true
+			return p
+		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			for seed := uint64(1); seed <= 500; seed++ {
 				p := tt.plan(seed)
+				p.flood = false
+				p.deep, p.certs = p.broken == anyDepth || p.broken == strictDepth, p.only != ""
 				if err := newSim(p).run(); err != nil {
 					t.Logf("caught with seed %d: %v", seed, firstLine(err))
 					return
@@ -63,6 +92,28 @@ func TestMutantsAreCaught(t *testing.T) {
 			}
 			t.Error("not caught within 500 seeds")
 		})
+	}
+}
+
+// contradiction is a schedule in which more than B of the weight is Byzantine,
+// so that replicas derive different milestones, and power fails while they are
+// written. Only what a gateway signs counts.
+func contradiction(seed uint64) plan {
+	p := planOf(4, seed)
+	p.weights, p.byzantine, p.parts, p.updates = []uint32{1, 1, 1, 1}, []int{0, 1}, true, false
+	p.twin, p.split, p.flicker, p.crashes, p.disks, p.flood, p.deep = true, true, false, false, false, false, false
+	p.certs, p.only = true, "§5 once"
+	return p
+}
+
+// Whatever the others do, a gateway that signs durable milestones signs one of
+// each index.
+func TestDurableMilestonesAreSignedOnce(t *testing.T) {
+	notShort(t)
+	for seed := uint64(1); seed <= 60; seed++ {
+		if err := newSim(contradiction(seed)).run(); err != nil {
+			t.Fatalf("seed %d: %v", seed, firstLine(err))
+		}
 	}
 }
 

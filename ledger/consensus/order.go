@@ -117,24 +117,28 @@ func (s *State) timestamp(l *node) uint32 {
 			}
 		}
 	}
-	seconds := min(s.cur.median(said)/1000, math.MaxUint32)
+	weights := s.cur.weights
+	if s.broken == equalMedian {
+		weights = slices.Repeat([]uint64{1}, len(weights))
+	}
+	seconds := min(median(weights, said)/1000, math.MaxUint32)
 	return max(s.pos.Timestamp, uint32(seconds))
 }
 
 // median returns the weighted lower median of the values that are not 0, or 0.
-func (e *epoch) median(said []uint64) uint64 {
+func median(weights, said []uint64) uint64 {
 	var order []int
 	var total uint64
 	for g, v := range said {
 		if v != 0 {
 			order = append(order, g)
-			total += e.weights[g]
+			total += weights[g]
 		}
 	}
 	slices.SortFunc(order, func(a, b int) int { return cmp.Compare(said[a], said[b]) })
 	var below uint64
 	for _, g := range order {
-		if below += e.weights[g]; 2*below >= total {
+		if below += weights[g]; 2*below >= total {
 			return said[g]
 		}
 	}

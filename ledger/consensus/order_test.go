@@ -74,7 +74,7 @@ func TestMedianIsWeightedAndLower(t *testing.T) {
 		{[]uint32{1, 1, 1}, []uint64{0, 10, 90}, 10},
 		{[]uint32{1, 1, 1}, []uint64{0, 0, 0}, 0},
 	} {
-		if got := newEpoch(simFile("m", tt.weights)).median(tt.said); got != tt.want {
+		if got := median(newEpoch(simFile("m", tt.weights)).weights, tt.said); got != tt.want {
 			t.Errorf("median of %v weighing %v = %d, want %d", tt.said, tt.weights, got, tt.want)
 		}
 	}

@@ -14,7 +14,8 @@ type counts struct {
 	recoveries, restores, disksLost, snapshots, epochs     int
 	equivocations, unpublished, invalid, merges, conflicts int
 	outside                                                int // runs that ended outside the liveness condition
-	flooded, evicted, deep                                 int
+	flooded, evicted, deep, limited, several               int
+	certified, forged, times                               int
 	doubtful                                               int // most votes of equivocators that one replica kept unordered
 }
 
@@ -39,6 +40,11 @@ func (c *counts) add(o counts) {
 	c.flooded += o.flooded
 	c.evicted += o.evicted
 	c.deep += o.deep
+	c.limited += o.limited
+	c.several += o.several
+	c.certified += o.certified
+	c.forged += o.forged
+	c.times += o.times
 	c.doubtful = max(c.doubtful, o.doubtful)
 }
 
@@ -72,6 +78,11 @@ type checker struct {
 	holders    map[stardust.BlockID]map[int]bool
 	last       map[*simNode]Position       // INV-5
 	spent      map[uint64]stardust.BlockID // INV-2
+	orderedAt  map[stardust.BlockID]uint32
+	times      []uint32 // of the milestones
+	clocks     map[slotKey]span
+	signed     map[signing][32]byte
+	complete   map[uint32][32]byte // what certificates are of
 	onAttach   func(*simBlock)
 	onOrder    func(*simNode, stardust.BlockID)
 }
@@ -82,11 +93,16 @@ func newChecker(s *sim) *checker {
 		outcomes: map[slotKey]Decision{}, verdicts: map[stardust.BlockID]*verdictOf{},
 		openings: map[opening]stardust.BlockID{}, supported: map[slotKey]stardust.BlockID{},
 		holders: map[stardust.BlockID]map[int]bool{}, last: map[*simNode]Position{},
+		orderedAt: map[stardust.BlockID]uint32{}, times: []uint32{0}, clocks: map[slotKey]span{},
+		signed: map[signing][32]byte{}, complete: map[uint32][32]byte{},
 		spent: map[uint64]stardust.BlockID{}, count: counts{runs: 1}, onAttach: func(*simBlock) {}, onOrder: func(*simNode, stardust.BlockID) {},
 	}
 }
 
 func (c *checker) fail(format string, args ...any) {
+	if !strings.HasPrefix(format, c.sim.plan.only) {
+		return
+	}
 	if c.err == nil && !(c.sim.plan.agreement && strings.HasPrefix(format, "INV-") && !strings.HasPrefix(format, "INV-1")) {
 		c.err = fmt.Errorf("at %d ms: "+format, append([]any{c.sim.now}, args...)...)
 	}
@@ -316,6 +332,8 @@ func (c *checker) milestone(n *simNode, m *Milestone) {
 		if m.Next != nil {
 			c.count.epochs++
 		}
+		c.depth(m)
+		c.time(n, m)
 	}
 	if int(m.Index) > len(c.milestones) || c.milestones[m.Index] != id {
 		c.fail("INV-1: node %d derives milestone %d of slot %d as %x", n.index, m.Index, m.Slot, id[:4])
@@ -352,6 +370,7 @@ func (c *checker) issued(n *simNode, b *simBlock, d *Draft, recovering bool) {
 	if n.evil || !d.Opens {
 		return
 	}
+	c.clock(b)
 	if recovering {
 		c.count.recoveries++
 	}
@@ -369,7 +388,7 @@ func (c *checker) settled() bool {
 		if n.evil {
 			continue
 		}
-		if !n.up || n.resync || n.state.Waiting() || at != nil && at.Milestone != n.state.pos.Milestone {
+		if !n.up || n.resync || c.sim.plan.certs && n.disk.sealed != n.disk.pos.Index || n.state.Waiting() || at != nil && at.Milestone != n.state.pos.Milestone {
 			return false
 		}
 		at = &n.state.pos

@@ -75,6 +75,10 @@ func (n *simNode) cunningTry(g uint8, head *node) {
 	if c.round <= n.opened {
 		return
 	}
+	if late := n.lateChoice(g, head); late != nil && c.round > n.opened+1 {
+		n.evilIssue(late, nil, n.everybody())
+		return
+	}
 	if st.faulty&bit(g) != 0 && s.odds(0.02) {
 		n.evilPropose(c)
 		return
@@ -123,6 +127,27 @@ func (n *simNode) cunningTry(g uint8, head *node) {
 	}
 }
 
+// lateChoice takes the round after its last opener as well, when others are
+// beyond that: with as many of their openers as leave it in that round.
+func (n *simNode) lateChoice(g uint8, head *node) *choice {
+	st := n.state
+	r := st.rounds[n.opened+1]
+	if head == nil || r == nil || head.claim.Round > n.opened {
+		return nil
+	}
+	c := &choice{self: head}
+	c.add(head, st.pos.NextSlot)
+	for _, o := range r.openers {
+		if _, seen := merged(append(slices.Clone(c.claims), o.claim)); o.claim.Gateway != g && len(c.parents) < 8 && !st.cur.isQuorum(seen) {
+			c.add(o, st.pos.NextSlot)
+		}
+	}
+	if c.round, c.seen = st.cur.next(g, c.claims); c.round != n.opened+1 {
+		return nil
+	}
+	return c
+}
+
 // evilPropose makes two proposals of one slot, each for half of the others.
 func (n *simNode) evilPropose(c *choice) {
 	at, _ := n.state.File().Index(n.public[:])
@@ -137,7 +162,7 @@ func (n *simNode) evilPropose(c *choice) {
 		b := n.sign(n.issuer.draft(uint8(at), c), uint64(i+1))
 		n.receive(b)
 		for _, t := range to {
-			n.sim.send(n, t, func() { t.receive(b) })
+			n.sim.send(n, t, func() { t.gossip(b) })
 		}
 	}
 }
@@ -221,7 +246,7 @@ func (n *simNode) evilIssue(c *choice, lie func(*Vote), to []*simNode) {
 	n.receive(b)
 	s.after(delay, func() {
 		for _, t := range to {
-			s.send(n, t, func() { t.receive(b) })
+			s.send(n, t, func() { t.gossip(b) })
 		}
 	})
 }

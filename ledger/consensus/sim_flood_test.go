@@ -41,7 +41,7 @@ func (n *simNode) floodTry(g uint8) {
 		}
 		some, _ := n.halves()
 		for _, to := range some {
-			s.send(n, to, func() { to.receive(b) })
+			s.send(n, to, func() { to.gossip(b) })
 		}
 	}
 }
@@ -90,7 +90,7 @@ func (n *simNode) offers() []stardust.BlockID {
 // evict has the State forget what it does not need and what nothing received
 // refers to, and drops the bodies.
 func (n *simNode) evict() {
-	if n.evil { // its own votes are what it votes upon
+	if n.evil || !n.up { // its own votes are what it votes upon
 		return
 	}
 	gone := n.state.Evict(func(id stardust.BlockID) bool { return n.wanted[id] > 0 })

@@ -22,12 +22,19 @@ type disk struct {
 	ordered map[stardust.BlockID]Ordered
 	coins   coins
 	faulty  []network.PublicKey
+	horizon uint32    // milestones after which ids are forgotten; 0: never
+	chain   []Essence // of the milestones from 1 on
+	certs   map[uint32][]Signature
+	sealed  uint32 // up to this one all have certificates
 }
 
 func newDisk(s *sim) *disk {
 	d := &disk{
 		files: []*network.File{s.genesis}, bodies: map[stardust.BlockID]bool{},
-		ordered: map[stardust.BlockID]Ordered{}, coins: coins{sim: s, unspent: map[uint64]bool{}},
+		ordered: map[stardust.BlockID]Ordered{}, certs: map[uint32][]Signature{}, coins: coins{sim: s, unspent: map[uint64]bool{}},
+	}
+	if s.plan.deep {
+		d.horizon = simHorizon
 	}
 	for o := range uint64(genesisOutputs) {
 		d.coins.create(o + 1)
@@ -38,6 +45,7 @@ func newDisk(s *sim) *disk {
 func (d *disk) clone() *disk {
 	c := *d
 	c.files, c.log, c.faulty = slices.Clone(d.files), slices.Clone(d.log), slices.Clone(d.faulty)
+	c.chain, c.certs = slices.Clone(d.chain), maps.Clone(d.certs)
 	c.bodies, c.ordered = maps.Clone(d.bodies), maps.Clone(d.ordered)
 	c.coins.unspent = maps.Clone(d.coins.unspent)
 	return &c
@@ -45,6 +53,9 @@ func (d *disk) clone() *disk {
 
 func (d *disk) Ordered(id stardust.BlockID) (Ordered, bool, error) {
 	o, ok := d.ordered[id]
+	if ok && d.horizon > 0 && o.Milestone+d.horizon < d.pos.Index {
+		return Ordered{}, false, nil
+	}
 	return o, ok, nil
 }
 
@@ -65,6 +76,7 @@ type coins struct {
 	sim     *sim
 	unspent map[uint64]bool
 	root    [32]byte
+	done    []*simBlock // applied since the last milestone was written
 }
 
 func (c *coins) create(o uint64) { c.unspent[o] = true; c.mix(o) }
@@ -80,10 +92,22 @@ func (c *coins) Apply(_, _ uint32, id stardust.BlockID) (bool, error) {
 	if !c.unspent[b.spends] {
 		return false, nil
 	}
+	c.done = append(c.done, b)
 	delete(c.unspent, b.spends)
 	c.mix(b.spends)
 	c.create(b.creates)
 	return true, nil
+}
+
+// undo takes back what no milestone was written for.
+func (c *coins) undo() {
+	for _, b := range slices.Backward(c.done) {
+		delete(c.unspent, b.creates)
+		c.unspent[b.spends] = true
+		c.mix(b.creates)
+		c.mix(b.spends)
+	}
+	c.done = nil
 }
 
 func (c *coins) Root() ([32]byte, error) { return c.root, nil }
@@ -106,15 +130,18 @@ type simNode struct {
 
 	state   *State
 	issuer  *Issuer
+	certs   *Certificates
 	inbox   map[stardust.BlockID]*simBlock   // not solid
 	wanted  map[stardust.BlockID]int         // to how many in the inbox one is a parent
 	waiting map[stardust.BlockID][]*simBlock // by missing parent
 	parked  []*simBlock                      // of the next epoch
 	bad     map[stardust.BlockID]bool
-	wake    int64  // when Try is planned
-	epoch   int    // counts boots, so that events of an earlier life are void
-	opened  uint32 // of an evil node
-	flooded int64  // when it last did
+	wake    int64         // when Try is planned
+	epoch   int           // counts boots, so that events of an earlier life are void
+	opened  uint32        // of an evil node
+	flooded int64         // when it last did
+	tick    int64         // the interval in which
+	taken   map[uint8]int // so many votes of a gateway came by gossip
 }
 
 func (s *sim) addNode(index, key int) *simNode {
@@ -140,6 +167,7 @@ func (n *simNode) boot() {
 	n.state, n.issuer = st, NewIssuer(st, n.public, d.own)
 	n.issuer.checked = n.sim.plan.noRule
 	n.inbox, n.waiting, n.parked = map[stardust.BlockID]*simBlock{}, map[stardust.BlockID][]*simBlock{}, nil
+	n.reseal()
 	n.bad, n.wanted = map[stardust.BlockID]bool{}, map[stardust.BlockID]int{}
 	for _, id := range slices.Clone(d.log) {
 		if o, ok := d.ordered[id]; ok && o.Milestone+2 <= d.pos.Index {
@@ -153,7 +181,7 @@ func (n *simNode) boot() {
 // receive takes a block off the network.
 func (n *simNode) receive(b *simBlock) {
 	_, done := n.disk.ordered[b.ID]
-	if done || n.disk.bodies[b.ID] || n.bad[b.ID] || n.inbox[b.ID] != nil {
+	if done || !n.up || n.disk.bodies[b.ID] || n.bad[b.ID] || n.inbox[b.ID] != nil {
 		return
 	}
 	if n.useless(b) {
@@ -198,7 +226,11 @@ func (n *simNode) tryAdd(b *simBlock) {
 	for len(queue) > 0 {
 		b := queue[0]
 		queue = queue[1:]
-		if n.inbox[b.ID] == nil {
+		if n.inbox[b.ID] == nil || !n.up {
+			continue
+		}
+		if n.tooOld(b) {
+			n.drop(b)
 			continue
 		}
 		if p, missing := n.missing(b); missing {
@@ -251,6 +283,9 @@ func (n *simNode) add(b *simBlock) bool {
 		n.sim.check.fail("node %d adds %v after Check: %v", n.index, b.ID, err)
 		return false
 	}
+	if n.unwritten(b, &res) {
+		return false
+	}
 	n.sim.check.added(n, b, &res)
 	n.keep(&res)
 	n.plan(0)
@@ -260,6 +295,7 @@ func (n *simNode) add(b *simBlock) bool {
 // keep writes what a Result says.
 func (n *simNode) keep(res *Result) {
 	d := n.disk
+	d.coins.done = nil
 	for i := range res.Milestones {
 		m := &res.Milestones[i]
 		for _, e := range m.Blocks {
@@ -267,10 +303,12 @@ func (n *simNode) keep(res *Result) {
 			d.ordered[e.ID] = Ordered{Milestone: m.Index, Vote: b.Kind == KindVote, Claim: b.Vote.Claim}
 		}
 		d.pos = m.Position()
+		d.chain = append(d.chain, m.Essence)
 		if m.Next != nil {
 			d.files = append(d.files, m.Next)
 		}
 		n.sim.check.milestone(n, m)
+		n.certify(m)
 	}
 	for _, e := range res.Equivocations {
 		d.faulty = append(d.faulty, e.Key)
@@ -396,7 +434,7 @@ func (n *simNode) draw(d *Draft, timeMs uint64) *stardust.Block {
 
 func (n *simNode) publish(b *simBlock) {
 	for _, to := range n.sim.nodes {
-		n.sim.send(n, to, func() { to.receive(b) })
+		n.sim.send(n, to, func() { to.gossip(b) })
 	}
 }
 

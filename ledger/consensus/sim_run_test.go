@@ -50,6 +50,18 @@ func planOf(n int, seed uint64) plan {
 	p.disks = n > 2 && r.IntN(3) == 0
 	p.flood = len(p.byzantine) > 0 && n <= 7 && r.IntN(6) == 0
 	p.signed = r.IntN(16) == 0
+	p.certs = r.IntN(map[bool]int{true: 2, false: 8}[n <= 7]) == 0
+	if n > 1 && n <= 7 && !p.flood && r.IntN(12) == 0 {
+		p = goDeep(p)
+	}
+	return p
+}
+
+// goDeep makes a schedule long enough to come to the horizon, of gateways that
+// are never far behind the others: who is has to take over a snapshot.
+func goDeep(p plan) plan {
+	p.deep, p.chaosFor, p.loss, p.slow = true, 15_000, 0.02, 200
+	p.updates, p.disks, p.flicker = false, false, true
 	return p
 }
 
@@ -119,6 +131,9 @@ func TestSchedules(t *testing.T) {
 		"skips": all.skips, "indirect decisions": all.indirect, "recoveries": all.recoveries, "epochs": all.epochs,
 		"equivocations": all.equivocations, "restores": all.restores, "disks lost": all.disksLost,
 		"snapshots": all.snapshots, "conflicts": all.conflicts, "invalid votes": all.invalid,
+		"certificates": all.certified, "bad signatures": all.forged, "milestone times within bounds": all.times,
+		"votes beyond the rate": all.limited, "blocks beyond the depth rule": all.deep, "disks lost together": all.several,
+		"votes of a flood": all.flooded, "forgotten votes": all.evicted,
 	} {
 		if v == 0 {
 			t.Errorf("no %s in the whole run", name)

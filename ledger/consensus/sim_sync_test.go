@@ -35,6 +35,7 @@ func (n *simNode) sync() {
 		}
 		n.want(id)
 	}
+	n.askCertificates(peer)
 	n.askAbout()
 	n.plan(0)
 }

@@ -44,6 +44,9 @@ type plan struct {
 	flicker   bool  // partings are short and cut off one gateway
 	flood     bool  // they send votes without end
 	signed    bool  // votes carry real signatures, which are checked
+	certs     bool  // milestones are signed
+	early     bool  // before they are durable
+	deep      bool  // ids are forgotten soon, and third parties attach to old blocks
 	loss      float64
 	slow      int64 // ms: the slowest message
 	chaosFor  int64 // ms
@@ -57,6 +60,7 @@ type plan struct {
 	// agreement leaves out the invariants that a broken rule contradicts by
 	// its definition: only what replicas derive is compared.
 	agreement bool
+	only      string // if set, what a violation must begin with to count
 }
 
 const genesisOutputs = 100
@@ -124,6 +128,9 @@ func newSim(p plan) *sim {
 		plan: p, rng: rand.New(rand.NewPCG(p.seed, 7)), blocks: map[stardust.BlockID]*simBlock{},
 		genesis: simFile(fmt.Sprintf("sim-%d", p.seed), p.weights),
 	}
+	if p.deep {
+		s.genesis.IDHorizon = simHorizon
+	}
 	s.check = newChecker(s)
 	machines := len(p.weights) + 1 // one that may be added
 	for i := range machines {
@@ -170,6 +177,9 @@ func (s *sim) run() error {
 	s.plots()
 	s.until(s.plan.chaosFor)
 	s.chaos = false
+	if s.plan.only != "" {
+		return s.check.err // what cannot agree does not come to rest
+	}
 	clear(s.groups)
 	for _, n := range s.nodes {
 		if !n.up {
@@ -253,38 +263,59 @@ func (s *sim) backup() {
 	}
 }
 
-// loseDisk takes the disk of one gateway, or puts an old one in its place.
+// loseDisk takes the disks of some gateways at once, or puts old ones in their
+// place.
 func (s *sim) loseDisk() {
-	n := s.nodes[s.rng.IntN(len(s.plan.weights))]
-	if n.evil || !s.chaos || s.odds(0.9) && !s.bearable(n) && !s.plan.noRule {
+	lost := map[*simNode]bool{}
+	for range 1 + max(0, s.rng.IntN(4)-1) {
+		if n := s.nodes[s.rng.IntN(len(s.plan.weights))]; !n.evil {
+			lost[n] = true
+		}
+	}
+	if !s.chaos || s.odds(0.9) && !s.bearable(lost) && !s.plan.noRule {
 		return
 	}
-	n.crash()
-	if s.odds(0.5) {
-		n.disk = newDisk(s)
-		n.resync = true
-		s.check.snapshot(n)
-		s.check.count.disksLost++
-	} else {
-		n.disk = n.backup.clone()
-		s.check.snapshot(n)
-		s.check.count.restores++
+	if len(lost) > 1 {
+		s.check.count.several++
 	}
-	if !s.plan.noRule {
-		n.disk.own.Recovering = true
+	for _, n := range s.nodes { // in a fixed order
+		if !lost[n] {
+			continue
+		}
+		n.crash()
+		if s.odds(0.5) {
+			n.disk = newDisk(s)
+			n.resync = true
+			s.check.snapshot(n)
+			s.check.count.disksLost++
+		} else {
+			n.disk = n.backup.clone()
+			s.check.snapshot(n)
+			s.check.count.restores++
+		}
+		if !s.plan.noRule {
+			n.disk.own.Recovering = true
+		}
+		s.after(s.rng.Int64N(1000), n.boot)
 	}
-	s.after(s.rng.Int64N(1000), n.boot)
 }
 
-// bearable reports whether the network is live without n.
-func (s *sim) bearable(n *simNode) bool {
+// bearable reports whether the network is live without those that lose their
+// disks.
+func (s *sim) bearable(lost map[*simNode]bool) bool {
 	var set uint64
+	file := s.nodes[0]
+	for _, n := range s.nodes {
+		if lost[n] {
+			file = n
+		}
+	}
 	for _, o := range s.nodes {
-		if g, ok := n.state.File().Index(o.public[:]); ok && !o.evil && o != n && !o.issuer.Recovering() && !o.disk.own.Sticky {
+		if g, ok := file.state.File().Index(o.public[:]); ok && !o.evil && !lost[o] && !o.issuer.Recovering() && !o.disk.own.Sticky {
 			set |= bit(uint8(g))
 		}
 	}
-	return n.state.cur.isQuorum(set)
+	return file.state.cur.isQuorum(set)
 }
 
 // update has a quorum sign the next network file; sometimes two.
@@ -338,7 +369,11 @@ func (s *sim) change(f *network.File) bool {
 func (s *sim) attach(n *simNode, b *simBlock) {
 	tips := n.state.Tips()
 	s.rng.Shuffle(len(tips), func(i, j int) { tips[i], tips[j] = tips[j], tips[i] })
-	b.Parents = stardust.SortParents(tips[:min(len(tips), 2+s.rng.IntN(3))])
+	tips = tips[:min(len(tips), 2+s.rng.IntN(3))]
+	if old, ok := n.oldBlock(); ok && s.plan.deep && b.Third && b.Kind == KindData {
+		tips = append(tips[:1], old)
+	}
+	b.Parents = stardust.SortParents(tips)
 	buf := binary.LittleEndian.AppendUint64(nil, uint64(len(s.blocks)))
 	for _, p := range b.Parents {
 		buf = append(buf, p[:]...)

@@ -1,6 +1,7 @@
 package consensus
 
 import (
+	"math"
 	"slices"
 
 	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
@@ -93,30 +94,38 @@ func (s *State) Parents(id stardust.BlockID) (ids []stardust.BlockID) {
 
 // usable reports whether an honest gateway may have n as a direct parent: not
 // a vote of one that equivocated (§7), nor a block whose unordered cone reaches
-// too far back (§8, honest depth rule).
+// too far back (§8, honest depth rule), as far as no honest gateway has voted
+// for it.
 func (s *State) usable(n *node) bool {
 	if s.excluded(n) {
 		return false
 	}
 	depth := s.cur.file.IDHorizon / 2
-	if s.pos.Index < depth || n.id == s.pos.Root {
+	if s.pos.Index < depth || n.id == s.pos.Root || s.broken == anyDepth {
 		return true
 	}
 	least := s.pos.Index - depth
 	return n.reach >= least || s.oldest(n) >= least // reach may be outdated, but is never above
 }
 
-// oldest returns the oldest milestone that the unordered cone of n refers to.
+// oldest returns the oldest milestone that the unordered cone of n refers to,
+// leaving out what gateways of more than weight B have in their votes' cones:
+// one of them is honest and has judged it. If that did not count, a block at the
+// very limit, voted for by all, would make everybody's last vote unusable with
+// the next milestone, and nobody could go on.
 func (s *State) oldest(n *node) uint32 {
 	if n.ms != 0 {
 		return n.ms
 	}
-	least := n.base
+	least := uint32(math.MaxUint32)
 	seen := map[*node]bool{n: true}
 	stack := []*node{n}
 	for len(stack) > 0 {
 		b := stack[len(stack)-1]
 		stack = stack[:len(stack)-1]
+		if s.cur.weight(b.appr) > s.cur.byzantine && s.broken != strictDepth {
+			continue // and so has all below it
+		}
 		least = min(least, b.base)
 		for _, p := range b.up {
 			if p.ms != 0 {
