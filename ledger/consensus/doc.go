@@ -65,9 +65,15 @@
 // and with the next milestone everybody's last vote lies too deep for everybody
 // (simulation: seed 3 at n = 4 with the rule to the letter). More than B includes
 // an honest gateway, for which the block was within idHorizon/2; it is ordered
-// within idHorizon as long as that gateway was less than half of it behind. If
-// no more than B have voted for it, the rest are a quorum and go on without
-// those, and the honest among those find their own vote too deep and drop it.
+// within idHorizon as long as that gateway was less than half of it behind.
+// Honest gateways of up to weight B may have voted for it while Byzantine ones
+// keep silent, so that neither they nor the rest are a quorum without each
+// other. Who has been unable to open a round for ten leader timeouts therefore
+// takes votes of any depth: the milestones stand still meanwhile, so they are
+// solid everywhere. A block that is no vote is never taken beyond the rule.
+//
+// A replica that forgets ids must also drop, when it starts, unordered blocks
+// that refer to what it has forgotten, and what lies above them.
 //
 // # Readings
 //

@@ -14,6 +14,7 @@ const (
 	thirdInterval  = 2 * time.Second // rounds for the blocks of third parties alone
 	silentAfter    = 3 * time.Second // a leader unheard of for so long is not waited for
 	longestBackoff = 5 * time.Second
+	patience       = 10 // leader timeouts until the depth of votes is overlooked
 )
 
 // A Durable is what a gateway must not forget of its own votes: it is written
@@ -39,6 +40,7 @@ type Issuer struct {
 	d     Durable
 
 	lastOpen, lastIssue time.Time
+	blocked             time.Time // since when no round can be opened, although something waits
 	backoff             time.Duration
 	assist              uint32
 	halted              bool
@@ -90,8 +92,11 @@ func (i *Issuer) Try(now time.Time) (Step, error) {
 		return i.tryRecover(g), nil
 	}
 	if !i.checked || !s.Waiting() && i.assist <= i.d.Opened {
+		i.blocked, s.lenient = time.Time{}, false
 		return Step{}, nil
 	}
+	until := i.blocked.Add(patience * i.leaderTimeout())
+	s.lenient = !i.blocked.IsZero() && !until.After(now)
 	self, err := s.own(i.d.Head)
 	if err != nil {
 		return Step{}, fmt.Errorf("look up own vote %v: %w", i.d.Head, err)
@@ -102,14 +107,24 @@ func (i *Issuer) Try(now time.Time) (Step, error) {
 	c := s.choose(g, self)
 	switch {
 	case c.round > i.d.Opened:
+		i.blocked = time.Time{}
 		if at := i.openAt(c, now); at.After(now) {
 			return Step{Wake: at}, nil
 		}
 		return Step{Draft: i.draft(g, c)}, nil
-	case self == nil || c.round < i.d.Opened:
-		return Step{}, nil // without self parent only a new round may be opened
+	case i.blocked.IsZero():
+		i.blocked = now
 	}
-	return i.tryMerge(g, c, now), nil
+	step := Step{}
+	if self != nil && c.round == i.d.Opened { // without self parent only a new round may be opened
+		step = i.tryMerge(g, c, now)
+	}
+	if step.Draft == nil && !s.lenient {
+		if until = i.blocked.Add(patience * i.leaderTimeout()); step.Wake.IsZero() || until.Before(step.Wake) {
+			step.Wake = until
+		}
+	}
+	return step, nil
 }
 
 // tryMerge decides on a vote in a round that is open: to see more when eight

@@ -60,7 +60,7 @@ func TestMutantsAreCaught(t *testing.T) {
 		{"a median without weights", func(seed uint64) plan {
 			p := planOf(7, seed)
 			p.weights, p.byzantine = []uint32{3, 3, 3, 1, 1, 1, 1}, []int{3, 4, 5, 6}
-			p.broken, p.updates, p.twin = equalMedian, false, false
+			p.broken, p.updates, p.twin, p.chaosFor = equalMedian, false, false, 2_000
 			return p
 		}},
 		{"no depth rule", func(seed uint64) plan {

@@ -47,6 +47,26 @@ func (n *simNode) tooOld(b *simBlock) bool {
 	return false
 }
 
+// dropTooOld drops the bodies of what can be solid no more: it was, but nothing
+// has ordered it, and what it refers to is forgotten.
+func (n *simNode) dropTooOld() {
+	d := n.disk
+	if d.horizon == 0 {
+		return
+	}
+	kept := d.log[:0]
+	for _, id := range d.log {
+		b := n.sim.blocks[id]
+		_, ordered := d.ordered[id]
+		if _, missing := n.missing(b); !ordered && (missing || n.tooOld(b)) {
+			delete(d.bodies, id)
+			continue
+		}
+		kept = append(kept, id)
+	}
+	d.log = kept
+}
+
 // depth holds that what a milestone orders refers to nothing that a replica may
 // have forgotten before it.
 func (c *checker) depth(m *Milestone) {

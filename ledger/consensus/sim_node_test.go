@@ -132,6 +132,7 @@ type simNode struct {
 	issuer  *Issuer
 	certs   *Certificates
 	inbox   map[stardust.BlockID]*simBlock   // not solid
+	came    map[stardust.BlockID]int64       // into the inbox, when
 	wanted  map[stardust.BlockID]int         // to how many in the inbox one is a parent
 	waiting map[stardust.BlockID][]*simBlock // by missing parent
 	parked  []*simBlock                      // of the next epoch
@@ -168,7 +169,9 @@ func (n *simNode) boot() {
 	n.issuer.checked = n.sim.plan.noRule
 	n.inbox, n.waiting, n.parked = map[stardust.BlockID]*simBlock{}, map[stardust.BlockID][]*simBlock{}, nil
 	n.reseal()
+	n.came = map[stardust.BlockID]int64{}
 	n.bad, n.wanted = map[stardust.BlockID]bool{}, map[stardust.BlockID]int{}
+	n.dropTooOld()
 	for _, id := range slices.Clone(d.log) {
 		if o, ok := d.ordered[id]; ok && o.Milestone+2 <= d.pos.Index {
 			continue
@@ -187,7 +190,7 @@ func (n *simNode) receive(b *simBlock) {
 	if n.useless(b) {
 		return // until something else refers to it
 	}
-	n.inbox[b.ID] = b
+	n.inbox[b.ID], n.came[b.ID] = b, n.sim.now
 	for _, p := range b.Parents {
 		n.wanted[p]++
 	}
@@ -201,6 +204,7 @@ func (n *simNode) drop(b *simBlock) {
 		return
 	}
 	delete(n.inbox, b.ID)
+	delete(n.came, b.ID)
 	for _, p := range b.Parents {
 		if n.wanted[p]--; n.wanted[p] == 0 {
 			delete(n.wanted, p)

@@ -65,6 +65,21 @@ func goDeep(p plan) plan {
 	return p
 }
 
+// rarePlans are schedules that come to what few do.
+func rarePlans(n int) (plans []plan) {
+	switch n {
+	case 4:
+		plans = append(plans, goDeep(planOf(n, 2)))
+	case 5, 7:
+		for _, seed := range []uint64{1, 4, 13, 20} {
+			p := planOf(n, seed)
+			p.disks, p.flood = true, false
+			plans = append(plans, p)
+		}
+	}
+	return plans
+}
+
 // simulate runs plans on all cores and adds up what they went through. stop
 // ends it after the first violation.
 func simulate(plans []plan, stop bool) (total counts, failed []error) {
@@ -113,6 +128,9 @@ func TestSchedules(t *testing.T) {
 		var plans []plan
 		for i := range seeds {
 			plans = append(plans, planOf(n, uint64(*simFirst+i)))
+		}
+		if *simSeeds == 0 {
+			plans = append(plans, rarePlans(n)...)
 		}
 		c, failed := simulate(plans, false)
 		for i, err := range failed {

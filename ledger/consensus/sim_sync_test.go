@@ -35,9 +35,27 @@ func (n *simNode) sync() {
 		}
 		n.want(id)
 	}
+	n.giveUp()
 	n.askCertificates(peer)
 	n.askAbout()
 	n.plan(0)
+}
+
+// giveUp drops what has long waited for a parent, which may be what everybody
+// else has forgotten.
+func (n *simNode) giveUp() {
+	var old []*simBlock
+	for id, at := range n.came {
+		if at+20_000 < n.sim.now {
+			old = append(old, n.inbox[id])
+		}
+	}
+	for _, b := range old {
+		n.drop(b)
+	}
+	if len(old) > 0 {
+		n.evict()
+	}
 }
 
 func (n *simNode) knows(id stardust.BlockID) bool {

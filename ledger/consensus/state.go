@@ -36,6 +36,7 @@ type State struct {
 	stale     int                       // how many those are
 	suspects  []*node                   // unordered, and no direct parents of honest blocks; oldest first
 	refused   map[stardust.BlockID]bool // votes of equivocators that were forgotten, some of them
+	lenient   bool                      // the own gateway has long been unable to open a round
 	deepAt    uint32                    // the milestone after which it was last looked for deep ones
 	added     uint64
 	late      []*node // votes that are ordered but have nodes

@@ -95,10 +95,13 @@ func (s *State) Parents(id stardust.BlockID) (ids []stardust.BlockID) {
 // usable reports whether an honest gateway may have n as a direct parent: not
 // a vote of one that equivocated (§7), nor a block whose unordered cone reaches
 // too far back (§8, honest depth rule), as far as no honest gateway has voted
-// for it.
+// for it. While nobody can go on, votes may reach as far as they like.
 func (s *State) usable(n *node) bool {
 	if s.excluded(n) {
 		return false
+	}
+	if s.lenient && n.vote && s.broken != strictDepth {
+		return true
 	}
 	depth := s.cur.file.IDHorizon / 2
 	if s.pos.Index < depth || n.id == s.pos.Root || s.broken == anyDepth {
