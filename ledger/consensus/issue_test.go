@@ -33,6 +33,46 @@ func TestNoRoundBeforeOthersHaveReported(t *testing.T) {
 	}
 }
 
+// Votes that reach back too far are no parents, until no round could be opened
+// for long: then the network would stand still for good.
+func TestDepthIsOverlookedWhenNobodyCanGoOn(t *testing.T) {
+	d, i := newGateway(t, 4, Durable{})
+	d.s.cur.file.IDHorizon = 40
+	d.s.pos.Index = 100
+	d.s.view = ordered{nameID("old"): {Milestone: 70}}
+	i.Report(1, 0, 0)
+	i.Report(2, 0, 0)
+	d.data("x", "g")
+	d.data("deep", "old", "x")
+	own := try(t, i, d.now).Draft
+	own.Vote.TimeMs = 1
+	b := Block{ID: nameID("own"), Parents: own.Parents, Kind: KindVote, Vote: own.Vote}
+	i.Issued(own, b.ID, d.now)
+	if err := d.add(b); err != nil {
+		t.Fatal(err)
+	}
+	d.vote("a", 1, "", "x")
+	d.vote("b", 2, "", "x", "deep") // the third that makes a quorum
+	d.now = d.now.Add(time.Second)
+	step := try(t, i, d.now)
+	if step.Draft != nil && step.Draft.Opens || step.Wake.IsZero() {
+		t.Fatalf("with two votes of the round that may be referred to: %+v, want a later look", step)
+	}
+	for range 100 {
+		d.now = step.Wake
+		if step = try(t, i, d.now); step.Draft != nil || step.Wake.IsZero() {
+			break
+		}
+	}
+	for ; step.Draft != nil && !step.Draft.Opens; step = try(t, i, d.now) {
+		i.Issued(step.Draft, nameID("own"), d.now)
+		d.now = d.now.Add(time.Minute)
+	}
+	if step.Draft == nil || step.Draft.Vote.Round != 2 {
+		t.Errorf("after long: %+v, want round 2", step)
+	}
+}
+
 // A peer that says it knows more of us is believed when it shows it.
 func TestUnknownOwnVoteMeansRecovery(t *testing.T) {
 	d, i := newGateway(t, 4, Durable{})
