@@ -319,7 +319,7 @@ func (n *simNode) keep(res *Result) {
 	}
 	if len(res.Milestones) > 0 && n.sim.odds(0.2) {
 		if c := n.sim.check.certified(); c > 2 {
-			d.prune(min(c, d.pos.Index) - 2)
+			d.prune(max(2, min(c, d.pos.Index)) - 2)
 		}
 	}
 	if res.NewEpoch {
