@@ -56,7 +56,7 @@
 //
 // Blocks whose cone reaches back further than the honest depth rule allows (§8)
 // are no tips, hide no tips and are forgotten: no honest gateway can refer to
-// them, and waiting for them would keep everybody voting. A gateway whose own
+// them, and waiting for them would keep those voting that know of them. A gateway whose own
 // last vote reaches back too far opens its next round without self parent.
 //
 // The rule does not count what gateways of more than weight B have voted for.

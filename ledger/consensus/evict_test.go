@@ -91,6 +91,10 @@ func TestDeepBlocksHideNothing(t *testing.T) {
 	s.view = ordered{nameID("old"): {Milestone: 70}, nameID("new"): {Milestone: 99}}
 	d.data("x", "new")
 	d.data("deep", "old", "x")
+	if s.unordered[KindData] = 1; s.Waiting() { // as if x were ordered
+		t.Error("somebody would vote for what cannot be ordered")
+	}
+	s.unordered[KindData] = 2
 	if tips := s.Tips(); len(tips) != 1 || tips[0] != nameID("x") {
 		t.Errorf("tips are %v, want x", tips)
 	}

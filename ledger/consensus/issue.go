@@ -212,9 +212,16 @@ func (i *Issuer) enter() (g uint8, ok bool) {
 }
 
 // Waiting reports whether a payload block is unordered: without one there is
-// nothing to vote for (§6, quiescence).
+// nothing to vote for (§6, quiescence). What lies too deep does not wait: who
+// does not know it would not vote, and the others would in vain.
 func (s *State) Waiting() bool {
-	return s.unordered[KindData]+s.unordered[KindTransaction]+s.unordered[KindUpdate] > 0
+	payload := s.unordered[KindData] + s.unordered[KindTransaction] + s.unordered[KindUpdate]
+	for _, n := range s.suspects {
+		if payload > 0 && n.kind != KindVote && n.ms == 0 && !s.usable(n) {
+			payload--
+		}
+	}
+	return payload > 0
 }
 
 // own returns the node of the own head, also if it was ordered long ago; nil if

@@ -39,10 +39,10 @@ func TestDepthIsOverlookedWhenNobodyCanGoOn(t *testing.T) {
 	d, i := newGateway(t, 4, Durable{})
 	d.s.cur.file.IDHorizon = 40
 	d.s.pos.Index = 100
-	d.s.view = ordered{nameID("old"): {Milestone: 70}}
+	d.s.view = ordered{nameID("old"): {Milestone: 70}, nameID("new"): {Milestone: 99}}
 	i.Report(1, 0, 0)
 	i.Report(2, 0, 0)
-	d.data("x", "g")
+	d.data("x", "new")
 	d.data("deep", "old", "x")
 	own := try(t, i, d.now).Draft
 	own.Vote.TimeMs = 1

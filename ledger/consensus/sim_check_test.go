@@ -424,8 +424,8 @@ func (c *checker) end() {
 	for _, n := range c.sim.nodes {
 		for id := range n.disk.bodies {
 			b := c.sim.blocks[id]
-			if n.evil || b.Kind == KindVote {
-				continue
+			if v := n.state.nodes[id]; n.evil || b.Kind == KindVote || v != nil && !n.state.usable(v) {
+				continue // what lies too deep is not ordered
 			}
 			for _, o := range c.sim.nodes {
 				if _, ok := o.disk.ordered[id]; !ok && !o.evil {
