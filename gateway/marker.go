@@ -110,21 +110,11 @@ func (m *marker) fit() (fit, error) {
 
 // read returns the file; nil when there is none of this key and network.
 func (m *marker) read() (*identityState, error) {
-	b, err := readSecretFile(m.path, false) // for its bound
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+	st, err := readJSON[identityState](m.path)
+	if err != nil || st == nil || st.Key != m.key || st.Genesis != m.genesis {
+		return nil, err
 	}
-	var st identityState
-	if err == nil {
-		err = json.Unmarshal(b, &st)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", m.path, err)
-	}
-	if st.Key != m.key || st.Genesis != m.genesis {
-		return nil, nil
-	}
-	return &st, nil
+	return st, nil
 }
 
 func (m *marker) opened() (epoch, opened uint32, err error) {

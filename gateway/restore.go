@@ -37,19 +37,23 @@ type restoring struct {
 }
 
 func readRestoring(dir string) (*restoring, error) {
-	path := filepath.Join(dir, restoringFile)
+	return readJSON[restoring](filepath.Join(dir, restoringFile))
+}
+
+// readJSON reads a small file; nil when there is none.
+func readJSON[T any](path string) (*T, error) {
 	b, err := readSecretFile(path, false) // for its bound
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	var r restoring
+	v := new(T)
 	if err == nil {
-		err = json.Unmarshal(b, &r)
+		err = json.Unmarshal(b, v)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", path, err)
 	}
-	return &r, nil
+	return v, nil
 }
 
 // write makes the file, or replaces it, durably.

@@ -88,6 +88,23 @@ func (c *networkRemoveCmd) Run(e *env) error {
 	})
 }
 
+// change drafts the next epoch with what the arguments, each GATEWAY=VALUE, set of
+// its members. what names the value.
+func (c *draftFlags) change(e *env, args []string, what string, set func(f *network.File, name, value string) error) error {
+	return c.draft(e, func(f *network.File) error {
+		for _, text := range args {
+			name, value, _ := strings.Cut(text, "=")
+			if value == "" {
+				return fmt.Errorf("%q is not GATEWAY=%s", text, what)
+			}
+			if err := set(f, name, value); err != nil {
+				return err
+			}
+		}
+		return f.Validate()
+	})
+}
+
 type networkWeightCmd struct {
 	draftFlags
 	Weights []string `arg:"" placeholder:"GATEWAY=WEIGHT" help:"Members and the new weights of their votes, each as GATEWAY=WEIGHT."`
@@ -95,18 +112,12 @@ type networkWeightCmd struct {
 
 // Run drafts the next epoch.
 func (c *networkWeightCmd) Run(e *env) error {
-	return c.draft(e, func(f *network.File) error {
-		for _, text := range c.Weights {
-			name, weight, _ := strings.Cut(text, "=")
-			n, err := strconv.ParseUint(weight, 10, 32)
-			if err != nil {
-				return fmt.Errorf("%q is not GATEWAY=WEIGHT", text)
-			}
-			if err := f.SetWeight(name, uint32(n)); err != nil {
-				return err
-			}
+	return c.change(e, c.Weights, "WEIGHT", func(f *network.File, name, weight string) error {
+		n, err := strconv.ParseUint(weight, 10, 32)
+		if err != nil {
+			return fmt.Errorf("%q is not GATEWAY=WEIGHT", name+"="+weight)
 		}
-		return f.Validate()
+		return f.SetWeight(name, uint32(n))
 	})
 }
 
@@ -117,21 +128,12 @@ type networkKeyCmd struct {
 
 // Run drafts the next epoch.
 func (c *networkKeyCmd) Run(e *env) error {
-	return c.draft(e, func(f *network.File) error {
-		for _, text := range c.Keys {
-			name, file, ok := strings.Cut(text, "=")
-			if !ok || file == "" {
-				return fmt.Errorf("%q is not GATEWAY=PUBFILE", text)
-			}
-			key, err := gateway.ReadPublicKey(file)
-			if err != nil {
-				return fmt.Errorf("key of %s: %w", name, err)
-			}
-			if err := f.SetKey(name, network.PublicKey(key)); err != nil {
-				return err
-			}
+	return c.change(e, c.Keys, "PUBFILE", func(f *network.File, name, file string) error {
+		key, err := gateway.ReadPublicKey(file)
+		if err != nil {
+			return fmt.Errorf("key of %s: %w", name, err)
 		}
-		return f.Validate()
+		return f.SetKey(name, network.PublicKey(key))
 	})
 }
 
@@ -142,16 +144,5 @@ type networkRenameCmd struct {
 
 // Run drafts the next epoch.
 func (c *networkRenameCmd) Run(e *env) error {
-	return c.draft(e, func(f *network.File) error {
-		for _, text := range c.Names {
-			name, to, ok := strings.Cut(text, "=")
-			if !ok {
-				return fmt.Errorf("%q is not GATEWAY=NAME", text)
-			}
-			if err := f.Rename(name, to); err != nil {
-				return err
-			}
-		}
-		return f.Validate()
-	})
+	return c.change(e, c.Names, "NAME", (*network.File).Rename)
 }
