@@ -26,8 +26,9 @@ const (
 	// by their signatures. A replica that catches up finds many, which the
 	// others have certified long ago; whoever has not asks for them.
 	newsAtOnce = 16
-	// maxParked is how many votes of the next epoch are kept of one sender.
-	maxParked = 1000
+	// maxGone is how many blocks wait to be deleted: what is more is found at the
+	// next start.
+	maxGone = 1 << 16
 )
 
 // An agreement is the writer's part in what the gateways agree on
@@ -50,9 +51,8 @@ type agreement struct {
 	evidence map[stardust.BlockID]bool   // of equivocation: kept for ever
 	tried    time.Time                   // when votes were last thought of
 	alarmed  bool
-	parked   []*job
-	parkedOf map[string]int // by sender
-	parkedIn uint32         // the epoch in which they were
+	parked   parking
+	gone     []stardust.BlockID // forgotten by the state, children first
 }
 
 // A consensusView answers State for what is stored, or about to be.
@@ -95,7 +95,7 @@ func (noValue) Root() ([32]byte, error)                             { return sta
 // openAgreement brings the state to where the store is.
 func (l *Ledger) openAgreement() error {
 	a := &l.agreement
-	a.ordered, a.sealed, a.parkedOf = map[stardust.BlockID]uint32{}, map[uint32]bool{}, map[string]int{}
+	a.ordered, a.sealed = map[stardust.BlockID]uint32{}, map[uint32]bool{}
 	a.evidence = map[stardust.BlockID]bool{}
 	if err := l.openNetworks(); err != nil {
 		return err
@@ -120,7 +120,6 @@ func (l *Ledger) openAgreement() error {
 		l.board.accuse(l.nameOf(key))
 	}
 	l.epochs.Store(a.state.Epochs())
-	a.parkedIn = pos.Epoch
 	last, certified := l.store.Last()
 	l.board.certMu.Lock()
 	l.board.certs = consensus.NewCertificates(certified)
@@ -157,11 +156,19 @@ func (l *Ledger) replay(last uint32) error {
 		c.Third = l.third(b, c.Update)
 		failure = l.learn(c)
 		if learnt++; learnt%groupBlocks == 0 {
-			a.state.Evict(nil)
+			l.evict()
 		}
 		return failure == nil
 	})
+	l.evict()
 	return errors.Join(err, failure)
+}
+
+// evict has the state forget what it does not need.
+func (l *Ledger) evict() {
+	a := &l.agreement
+	gone := a.state.Evict(l.hold.refers)
+	a.gone = append(a.gone, gone[:min(len(gone), maxGone-len(a.gone))]...)
 }
 
 // openNetworks finds the network files from epoch 0 on.

@@ -54,13 +54,17 @@ func (l *Ledger) admit(g *group, j *job) (ok bool, err error) {
 		}
 	}
 	if !j.decoded {
-		l.park(j)
+		l.agreement.parked.add(j, l.epochs.Load().File().Epoch)
+		l.counts.parked.Store(uint64(len(l.agreement.parked.jobs)))
+		j.later = true
+		j.answer(nil)
 		return false, nil
 	}
 	if j.agreed.Kind != consensus.KindVote {
 		return true, nil
 	}
 	if l.agreement.state.Useless(j.agreed) && !l.hold.wants(j.id) {
+		j.useless = true
 		j.answer(nil)
 		return false, nil
 	}
@@ -84,32 +88,6 @@ func (l *Ledger) admit(g *group, j *job) (ok bool, err error) {
 func (l *Ledger) refuse(j *job, err error) {
 	l.counts.refused.Add(1)
 	j.answer(err)
-}
-
-// park keeps a vote of the next epoch until that begins, as many as one sender
-// may have there.
-func (l *Ledger) park(j *job) {
-	a := &l.agreement
-	if a.parkedOf[j.from] < maxParked {
-		a.parkedOf[j.from]++
-		j.raw = bytes.Clone(j.raw) // it is part of a long message
-		a.parked = append(a.parked, j)
-		l.counts.parked.Store(uint64(len(a.parked)))
-	}
-	j.answer(nil)
-}
-
-// unpark returns the votes that were kept, if their epoch has begun.
-func (l *Ledger) unpark() []*job {
-	a := &l.agreement
-	if a.parkedIn == a.state.File().Epoch {
-		return nil
-	}
-	a.parkedIn = a.state.File().Epoch
-	jobs := a.parked
-	a.parked, a.parkedOf = nil, map[string]int{}
-	l.counts.parked.Store(0)
-	return jobs
 }
 
 // CheckScore returns nil if the proof of work of a block with these bytes

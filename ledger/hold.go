@@ -16,6 +16,7 @@ type hold struct {
 
 	held    map[stardust.BlockID]*heldBlock
 	waiting map[stardust.BlockID][]*heldBlock // missing parent to those that wait for it, oldest first
+	parents map[stardust.BlockID]int          // of held blocks, missing or not: by how many
 	order   []*heldBlock                      // oldest first; entries that left are nil
 	left    int                               // nil entries in order
 	bytes   int
@@ -33,6 +34,7 @@ func newHold(maxCount, maxBytes int) *hold {
 		maxCount: maxCount, maxBytes: maxBytes,
 		held:    map[stardust.BlockID]*heldBlock{},
 		waiting: map[stardust.BlockID][]*heldBlock{},
+		parents: map[stardust.BlockID]int{},
 		sent:    map[string]int{},
 	}
 }
@@ -52,6 +54,9 @@ func (h *hold) add(j *job, missing []stardust.BlockID) {
 	h.bytes += len(j.raw)
 	h.sent[j.from] += len(j.raw)
 	h.order = append(h.order, b)
+	for _, parent := range j.block.Parents {
+		h.parents[parent]++
+	}
 	for _, parent := range missing {
 		h.waiting[parent] = append(h.waiting[parent], b)
 	}
@@ -74,6 +79,9 @@ func (h *hold) release(id stardust.BlockID) (ready []*job) {
 
 // wants reports whether a held block waits for the one with this id.
 func (h *hold) wants(id stardust.BlockID) bool { return len(h.waiting[id]) > 0 }
+
+// refers reports whether the block with this id is a parent of a held one.
+func (h *hold) refers(id stardust.BlockID) bool { return h.parents[id] > 0 }
 
 // missed returns what held blocks wait for.
 func (h *hold) missed() []stardust.BlockID { return slices.Collect(maps.Keys(h.waiting)) }
@@ -104,6 +112,11 @@ func (h *hold) dropOldest() {
 // half of it is gone.
 func (h *hold) forget(b *heldBlock) {
 	delete(h.held, b.job.id)
+	for _, parent := range b.job.block.Parents {
+		if h.parents[parent]--; h.parents[parent] == 0 {
+			delete(h.parents, parent)
+		}
+	}
 	h.bytes -= len(b.job.raw)
 	if h.sent[b.job.from] -= len(b.job.raw); h.sent[b.job.from] == 0 {
 		delete(h.sent, b.job.from)

@@ -24,6 +24,7 @@ type memory struct {
 	book  []ledger.Change                        // without entries
 	bare  map[stardust.BlockID]consensus.Ordered // stubs
 	gone  ledger.Reached
+	loose map[int]bool    // index in order of what was deleted
 	lost  map[uint32]bool // milestones without signatures
 	doubt error
 }
@@ -34,7 +35,7 @@ type memoryMark struct {
 }
 
 func newMemory() *memory {
-	return &memory{at: map[stardust.BlockID]int{}, bare: map[stardust.BlockID]consensus.Ordered{}, lost: map[uint32]bool{}}
+	return &memory{at: map[stardust.BlockID]int{}, bare: map[stardust.BlockID]consensus.Ordered{}, lost: map[uint32]bool{}, loose: map[int]bool{}}
 }
 
 func (m *memory) Commit(c ledger.Change) error {
@@ -106,11 +107,11 @@ func (m *memory) Load(id stardust.BlockID) (ledger.Record, error) {
 // positions.
 func (m *memory) entries() iter.Seq2[uint64, ledger.Entry] {
 	m.mu.RLock()
-	order, bare := m.order[:len(m.order):len(m.order)], maps.Clone(m.bare)
+	order, bare, loose := m.order[:len(m.order):len(m.order)], maps.Clone(m.bare), maps.Clone(m.loose)
 	m.mu.RUnlock()
 	return func(yield func(uint64, ledger.Entry) bool) {
 		for i, e := range order {
-			if _, ok := bare[e.ID]; !ok && !yield(uint64(i+1), e) {
+			if _, ok := bare[e.ID]; !ok && !loose[i] && !yield(uint64(i+1), e) {
 				return
 			}
 		}
@@ -129,7 +130,7 @@ func (m *memory) Order(after uint64, yield func(uint64, stardust.BlockID) bool) 
 func (m *memory) At(position uint64) (stardust.BlockID, error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	if position == 0 || position > uint64(len(m.order)) {
+	if position == 0 || position > uint64(len(m.order)) || m.loose[int(position-1)] {
 		return stardust.GenesisID, ledger.ErrNotFound
 	}
 	return m.order[position-1].ID, nil
@@ -187,7 +188,7 @@ func (m *memory) Count() (position, pruned uint64, last time.Time, err error) {
 	if n := len(m.order); n > 0 {
 		last = m.order[n-1].Attached.Truncate(time.Millisecond)
 	}
-	return uint64(len(m.order)), uint64(len(m.bare)), last, nil
+	return uint64(len(m.order)), uint64(len(m.bare) + len(m.loose)), last, nil
 }
 
 func (m *memory) Prune(p ledger.Pruning) error {
@@ -195,8 +196,23 @@ func (m *memory) Prune(p ledger.Pruning) error {
 	for i, b := range p.Bodies {
 		at[i], _ = m.Ordered(b.ID)
 	}
+	var loose []stardust.BlockID
+	for _, id := range p.Loose {
+		needed := false
+		_ = m.Children(id, func(child stardust.BlockID) bool {
+			needed = !slices.Contains(loose, child)
+			return !needed
+		})
+		if at, _ := m.Ordered(id); at.Milestone == 0 && !needed {
+			loose = append(loose, id)
+		}
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	for _, id := range loose {
+		m.loose[m.at[id]] = true
+		delete(m.at, id)
+	}
 	for i, b := range p.Bodies {
 		o, err := consensus.OrderedBlock(b.Block, at[i].Milestone)
 		if err != nil {

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"time"
@@ -100,13 +101,19 @@ func (l *Ledger) prune(busy bool) (next time.Time, err error) {
 	}
 	switch err := l.store.Prune(*step); {
 	case errors.Is(err, ErrBusy):
+		l.agreement.gone = append(step.Loose, l.agreement.gone...)
 		p.next = now.Add(busyPause)
 		return p.next, nil
 	case err != nil:
 		return next, fmt.Errorf("prune: %w", err)
 	}
 	l.reached(step.Reached)
-	l.counts.pruned.Add(uint64(len(step.Bodies)))
+	_, pruned, _, err := l.store.Count()
+	if err != nil {
+		return next, err
+	}
+	l.counts.pruned.Store(pruned)
+	l.recent.forget(step.Loose)
 	l.log.Debug("pruned", "blocks", len(step.Bodies), "stubs", len(step.Stubs), "votes_to", p.reached.Votes.Milestone,
 		"blocks_to", p.reached.Blocks.Milestone, "stubs_to", p.reached.Stubs.Milestone)
 	return p.next, nil
@@ -124,6 +131,10 @@ type phase struct {
 // nextStep returns the next step of pruning; nil: there is nothing to prune.
 func (l *Ledger) nextStep() (*Pruning, error) {
 	step := &Pruning{Reached: l.pruner.reached}
+	var err error
+	if step.Loose, err = l.loose(); err != nil || len(step.Loose) > 0 {
+		return step, err
+	}
 	phases, err := l.phases(&step.Reached)
 	if err != nil {
 		return nil, err
@@ -137,6 +148,55 @@ func (l *Ledger) nextStep() (*Pruning, error) {
 		}
 	}
 	return nil, nil
+}
+
+// loose takes, from what the state has forgotten, what is to be deleted now: not
+// what it was told of again, what a held block refers to, and the gateway's own
+// batches, whose readings are nowhere else.
+func (l *Ledger) loose() (ids []stardust.BlockID, err error) {
+	a := &l.agreement
+	last, wait := l.recent.newest(), a.gone[:0]
+	for i, id := range a.gone {
+		switch {
+		case a.state.Has(id) || a.evidence[id]:
+			continue
+		case id == last || l.hold.refers(id) || len(ids) == pruneBodies:
+			wait = append(wait, a.gone[i])
+			continue
+		}
+		switch own, err := l.isOwn(id); {
+		case err != nil:
+			return nil, err
+		case !own:
+			ids = append(ids, id)
+		}
+	}
+	a.gone = wait
+	return ids, nil
+}
+
+// isOwn reports whether a stored block is a batch of this gateway's.
+func (l *Ledger) isOwn(id stardust.BlockID) (bool, error) {
+	rec, err := l.load(id)
+	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrPruned) {
+		return false, nil
+	} else if err != nil {
+		return false, err
+	}
+	b, err := stardust.ParseBlock(rec.Raw)
+	if err != nil {
+		return false, err
+	}
+	data, ok := b.Payload.(*stardust.TaggedData)
+	if !ok || l.key == nil {
+		return false, nil
+	}
+	for _, f := range l.agreement.files {
+		if g, ok := f.Index(l.key.Public().(ed25519.PublicKey)); ok && string(data.Tag) == "hedgerow/"+f.Gateways[g].Name {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // phases returns the kinds to prune in the order in which they go.

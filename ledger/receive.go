@@ -26,13 +26,19 @@ type Outcome struct {
 	// Missing are the parents without which the block is held, not stored. It
 	// is lost when the process ends or when newer ones need its place.
 	Missing []stardust.BlockID
+	// Useless: a vote that tells nothing, which is stored only if something that
+	// is held refers to it ([consensus.State.Useless]).
+	Useless bool
+	// Later: a vote of an epoch to come. It is not stored; one of the next epoch
+	// waits for that in memory, if there is room.
+	Later bool
 	// Err says why the block was refused; it wraps ErrInvalid or ErrScore, or
 	// ErrBusy when the store takes nothing now.
 	Err error
 }
 
 // Receive takes up to [MaxReceive] blocks of other gateways and waits until
-// those that are not held are durable. They are checked and stored many at a
+// those that are to be stored now are durable. They are checked and stored many at a
 // time, so that many cost less than as many calls; parents should come before
 // children. Own blocks are stored in between.
 //
@@ -85,7 +91,7 @@ type batch struct {
 func (b *batch) report() {
 	for i, j := range b.jobs {
 		o := &b.outcomes[b.index[i]]
-		o.Err, o.Missing = j.err, j.missing
+		o.Err, o.Missing, o.Useless, o.Later = j.err, j.missing, j.useless, j.later
 	}
 }
 

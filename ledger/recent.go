@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"slices"
 	"sync"
 
 	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
@@ -44,6 +45,14 @@ func (r *recent) has(id stardust.BlockID) bool {
 	return ok
 }
 
+// newest returns the id of the block that came last; the genesis if none came
+// since the start.
+func (r *recent) newest() stardust.BlockID {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.ring[r.last%recentBlocks]
+}
+
 // position returns that of the newest block.
 func (r *recent) position() uint64 {
 	r.mu.RLock()
@@ -58,4 +67,17 @@ func (r *recent) cameSince(position uint64, id stardust.BlockID) (came, ok bool)
 	defer r.mu.RUnlock()
 	_, came = r.ids[id]
 	return came, position >= r.from && r.last-position <= recentBlocks
+}
+
+// forget forgets blocks that were stored and are no more.
+func (r *recent) forget(ids []stardust.BlockID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, id := range ids {
+		if _, ok := r.ids[id]; !ok {
+			continue
+		}
+		delete(r.ids, id)
+		r.ring[slices.Index(r.ring[:], id)] = stardust.GenesisID // it may come again
+	}
 }

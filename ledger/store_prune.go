@@ -24,12 +24,17 @@ type Pruner interface {
 	Bodies(index uint32, from int, yield func(e consensus.Entry, raw []byte) bool) error
 }
 
-// MaxPruned is how many Bodies and Stubs together one step may name.
+// MaxPruned is how many Bodies, Stubs and Loose together one step may name.
 const MaxPruned = 512
 
 // A Pruning is one step of forgetting. Its milestones are certified, its blocks
-// ordered by such.
+// ordered by such, but for those that are loose.
 type Pruning struct {
+	// Loose are deleted as if they had never come, children before their parents:
+	// no milestone orders them. Left are those that are ordered nevertheless, that
+	// blocks with bodies refer to, or that came last, as no later block may get the
+	// same position. They have no marks.
+	Loose  []stardust.BlockID
 	Bodies []PrunedBody // become stubs
 	// Stubs are forgotten, but for those that are parents of blocks with bodies:
 	// they go together with the last such body.

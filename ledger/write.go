@@ -35,7 +35,9 @@ type job struct {
 	// What became of it: written before the answer is given, by the writer.
 	err     error
 	missing []stardust.BlockID // held until these come
-	answers *answers           // nil once answered
+	useless bool               // see Outcome
+	later   bool
+	answers *answers // nil once answered
 }
 
 // answers are what one call of Attach or Receive waits for.
@@ -115,11 +117,18 @@ func (l *Ledger) write(work []*job) error {
 		if err := l.commit(g); err != nil && !errors.Is(err, ErrBusy) {
 			return err
 		}
-		if len(l.agreement.parked) > 0 {
-			work = append(l.unpark(), work...)
-		}
+		work = append(l.unpark(), work...)
 	}
 	return nil
+}
+
+// unpark returns the votes that were parked, if their epoch has begun.
+func (l *Ledger) unpark() []*job {
+	jobs := l.agreement.parked.leave(l.agreement.state.File().Epoch)
+	if len(jobs) > 0 {
+		l.counts.parked.Store(0)
+	}
+	return jobs
 }
 
 // stage puts the job into the group, holds it, or answers it. It returns the
@@ -233,7 +242,7 @@ func (l *Ledger) follow(g *group) error {
 			return err
 		}
 	}
-	l.agreement.state.Evict(nil)
+	l.evict()
 	l.showTips()
 	return nil
 }

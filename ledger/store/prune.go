@@ -15,9 +15,13 @@ import (
 
 // A pruned is the decoded value of the record of pruning.
 type pruned struct {
-	bodies  uint64 // numbers up to the last that have none
+	bodies  uint64 // blocks that have become stubs
+	loose   uint64 // blocks that were deleted before a milestone ordered them
 	reached ledger.Reached
 }
+
+// gone returns the number of blocks without bodies, of those that came.
+func (p *pruned) gone() uint64 { return p.bodies + p.loose }
 
 func (p *pruned) reaches() [4]*ledger.Reach {
 	r := &p.reached
@@ -25,7 +29,7 @@ func (p *pruned) reaches() [4]*ledger.Reach {
 }
 
 func (p *pruned) encode() []byte {
-	b := binary.AppendUvarint(nil, p.bodies)
+	b := binary.AppendUvarint(binary.AppendUvarint(nil, p.bodies), p.loose)
 	for _, r := range p.reaches() {
 		b = binary.AppendUvarint(binary.AppendUvarint(b, uint64(r.Milestone)), uint64(r.Next))
 	}
@@ -33,11 +37,11 @@ func (p *pruned) encode() []byte {
 }
 
 func decodePruned(v []byte) (p pruned, err error) {
-	fields := make([]uint64, 1+2*len(p.reaches())+1)
+	fields := make([]uint64, 2+2*len(p.reaches())+1)
 	rest := v
 	for i := range fields {
 		n, size := binary.Uvarint(rest)
-		if size <= 0 || i > 0 && n>>32 != 0 {
+		if size <= 0 || i > 1 && n>>32 != 0 {
 			return p, damaged("record of pruning is %x", v)
 		}
 		fields[i], rest = n, rest[size:]
@@ -45,9 +49,9 @@ func decodePruned(v []byte) (p pruned, err error) {
 	if len(rest) > 0 {
 		return p, damaged("record of pruning is %x", v)
 	}
-	p.bodies = fields[0]
+	p.bodies, p.loose = fields[0], fields[1]
 	for i, r := range p.reaches() {
-		r.Milestone, r.Next = uint32(fields[1+2*i]), int(fields[2+2*i])
+		r.Milestone, r.Next = uint32(fields[2+2*i]), int(fields[3+2*i])
 	}
 	p.reached.Synced = uint32(fields[len(fields)-1])
 	return p, nil
@@ -123,7 +127,7 @@ func bodyOf(txn *badger.Txn, p placed) (e consensus.Entry, raw []byte, err error
 
 // Prune implements [ledger.Pruner].
 func (s *Store) Prune(p ledger.Pruning) error {
-	if n := len(p.Bodies) + len(p.Stubs); n > ledger.MaxPruned {
+	if n := len(p.Bodies) + len(p.Stubs) + len(p.Loose); n > ledger.MaxPruned {
 		return fmt.Errorf("prune %d blocks: at most %d at once", n, ledger.MaxPruned)
 	}
 	if err := s.mayWrite(true); err != nil {
@@ -131,14 +135,16 @@ func (s *Store) Prune(p ledger.Pruning) error {
 	}
 	txn := s.db.NewTransaction(true)
 	defer txn.Discard()
-	w := &pruner{txn: txn, stubs: map[[stubIDSize]byte][]uint64{}}
+	w := &pruner{txn: txn, last: s.count.Load(), stubs: map[[stubIDSize]byte][]uint64{}}
 	if err := w.step(&p); err != nil {
 		return s.fail(fmt.Errorf("prune: %w", err))
 	}
 	if err := s.commit(txn); err != nil {
 		return s.fail(fmt.Errorf("commit a step of pruning: %w", err))
 	}
-	s.pruned.Store(w.record.bodies)
+	s.pruned.Store(w.record.gone())
+	s.recent.forget(w.deleted)
+	s.advance(s.count.Load(), nil, w.deleted)
 	s.guard.wrote(w.written)
 	s.guard.pruned(w.freed)
 	return nil
@@ -149,6 +155,8 @@ func (s *Store) Prune(p ledger.Pruning) error {
 type pruner struct {
 	txn            *badger.Txn
 	record         pruned
+	last           uint64 // number of the block that came last
+	deleted        []uint64
 	stubs          map[[stubIDSize]byte][]uint64 // index entries that change
 	written, freed int
 }
@@ -168,9 +176,18 @@ func (w *pruner) step(p *ledger.Pruning) (err error) {
 	if w.record, err = loadPruned(w.txn); err != nil {
 		return err
 	}
-	loose, err := w.loose(p)
+	loose, err := w.looseStubs(p)
 	if err != nil {
 		return err
+	}
+	deletable, err := w.deletable(p.Loose)
+	if err != nil {
+		return err
+	}
+	for _, n := range deletable {
+		if err := w.delete(n); err != nil {
+			return fmt.Errorf("block %d: %w", n, err)
+		}
 	}
 	for i := range p.Bodies {
 		if err := w.body(&p.Bodies[i]); err != nil {
@@ -192,10 +209,79 @@ func (w *pruner) step(p *ledger.Pruning) (err error) {
 	return w.set([]byte{prefixPruned}, w.record.encode())
 }
 
-// loose returns the stubs that nothing refers to any more after this step: those
+// deletable returns the numbers of those of the blocks that can be deleted.
+func (w *pruner) deletable(ids []stardust.BlockID) (numbers []uint64, err error) {
+	going := map[uint64]bool{}
+	for _, id := range ids {
+		n, err := keptNumber(w.txn, id)
+		if errors.Is(err, badger.ErrKeyNotFound) || n == w.last {
+			continue
+		} else if err != nil {
+			return nil, fmt.Errorf("number of block %v: %w", id, err)
+		}
+		_, err = w.txn.Get(orderedKey(n))
+		needed := err == nil
+		if err != nil && !errors.Is(err, badger.ErrKeyNotFound) {
+			return nil, err
+		}
+		if err := childrenOf(w.txn, n, func(child uint64) bool {
+			needed = needed || !going[child]
+			return !needed
+		}); err != nil {
+			return nil, err
+		}
+		if !needed {
+			going[n] = true
+			numbers = append(numbers, n)
+		}
+	}
+	return numbers, nil
+}
+
+// delete deletes a block that no milestone orders.
+func (w *pruner) delete(n uint64) error {
+	v, err := get(w.txn, blockKey(n))
+	if err != nil {
+		return err
+	}
+	b, err := decodeBlock(n, v)
+	if err != nil {
+		return err
+	}
+	parents, err := parentIDs(w.txn, b)
+	if err != nil {
+		return err
+	}
+	content, err := stardust.ParseBlock(b.raw(parents))
+	if err != nil {
+		return err
+	}
+	w.record.loose++
+	w.deleted = append(w.deleted, n)
+	return w.unlist(b, content, len(v))
+}
+
+// unlist deletes the body of a block and what leads to it.
+func (w *pruner) unlist(b *block, content *stardust.Block, size int) error {
+	n, keys := b.number, [][]byte{idKey(b.id)}
+	for _, parent := range b.parents {
+		keys = append(keys, childKey(parent>>bucketBits, n))
+	}
+	if t, ok := content.Payload.(*stardust.TaggedData); ok {
+		keys = append(keys, tagKey(t.Tag, n))
+	}
+	for _, key := range keys {
+		if err := w.del(key, 0); err != nil {
+			return err
+		}
+	}
+	return w.del(blockKey(n), size)
+}
+
+// looseStubs returns the stubs that nothing refers to any more after this step: those
 // to be forgotten, and those that could not be before because of the bodies that
 // go now.
-func (w *pruner) loose(p *ledger.Pruning) (ids []stardust.BlockID, err error) {
+func (w *pruner) looseStubs(p *ledger.Pruning) (ids []stardust.BlockID, err error) {
 	going := map[uint64]bool{}
 	candidates := slices.Clone(p.Stubs)
 	for i := range p.Bodies {
@@ -278,19 +364,10 @@ func (w *pruner) body(p *ledger.PrunedBody) error {
 	}
 	w.stubs[[stubIDSize]byte(p.ID[:])] = append(numbers, n)
 	w.record.bodies++
-	keys := [][]byte{idKey(p.ID), orderedKey(n)}
-	for _, parent := range b.parents {
-		keys = append(keys, childKey(parent>>bucketBits, n))
+	if err := w.del(orderedKey(n), 0); err != nil {
+		return err
 	}
-	if t, ok := p.Block.Payload.(*stardust.TaggedData); ok {
-		keys = append(keys, tagKey(t.Tag, n))
-	}
-	for _, key := range keys {
-		if err := w.del(key, 0); err != nil {
-			return err
-		}
-	}
-	return w.del(blockKey(n), len(v))
+	return w.unlist(b, p.Block, len(v))
 }
 
 // stub forgets a stub.

@@ -273,7 +273,7 @@ func (s *Store) start() (err error) {
 		if err != nil {
 			return err
 		}
-		s.pruned.Store(p.bodies)
+		s.pruned.Store(p.gone())
 		return s.startBook(txn)
 	})
 }
@@ -406,7 +406,7 @@ func (s *Store) wrote(w *writer, ordered []uint64, certified uint32) {
 		s.certified.Store(certified)
 	}
 	if w.pruned != nil {
-		s.pruned.Store(w.pruned.bodies)
+		s.pruned.Store(w.pruned.gone())
 	}
 	s.advance(w.next, w.bodies, ordered)
 	s.guard.wrote(w.bytes)

@@ -196,3 +196,12 @@ func (r *recent) add(numbers map[stardust.BlockID]uint64) {
 		r.numbers[id] = n
 	}
 }
+
+// forget forgets blocks that were deleted, by their numbers.
+func (r *recent) forget(deleted []uint64) {
+	for _, n := range deleted {
+		if id := r.ring[n%recentNumbers]; r.numbers[id] == n {
+			delete(r.numbers, id)
+		}
+	}
+}
