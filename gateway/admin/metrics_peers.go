@@ -118,7 +118,7 @@ func (c *peerCollector) Collect(out chan<- prometheus.Metric) {
 		for _, p := range c.peers {
 			out <- prometheus.MustNewConstMetric(p.desc, p.kind, p.value(m), m.Name)
 		}
-		for result, n := range map[string]uint64{"new": m.New, "duplicate": m.Duplicates, "held": m.Held, "invalid": m.Invalid, "unsupported": m.Unsupported} {
+		for result, n := range map[string]uint64{"new": m.New, "duplicate": m.Duplicates, "held": m.Held, "useless": m.Useless, "invalid": m.Invalid, "unsupported": m.Unsupported} {
 			out <- prometheus.MustNewConstMetric(c.results, counter, float64(n), m.Name, result)
 		}
 		for reason, n := range map[string]uint64{

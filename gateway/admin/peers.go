@@ -35,6 +35,7 @@ type peerInfo struct {
 	New          uint64  `json:"new"`                    // blocks that this replica lacked
 	Duplicates   uint64  `json:"duplicates"`             // blocks that were known
 	Held         uint64  `json:"held"`                   // blocks that missed a parent when they came
+	Useless      uint64  `json:"useless"`                // votes of equivocators that tell nothing
 	Invalid      uint64  `json:"invalid"`                // blocks that break a rule
 	Unsupported  uint64  `json:"unsupported"`            // blocks of a newer version than this gateway's
 	Malformed    uint64  `json:"malformed"`              // frames that could not be read
@@ -93,7 +94,7 @@ func (h *Handler) peers(w http.ResponseWriter, r *http.Request) {
 func showPeer(line peerLine, m *peer.Member) peerInfo {
 	p := peerInfo{
 		peerLine: line, Weight: m.Weight,
-		New: m.New, Duplicates: m.Duplicates, Held: m.Held, Invalid: m.Invalid, Unsupported: m.Unsupported,
+		New: m.New, Duplicates: m.Duplicates, Held: m.Held, Useless: m.Useless, Invalid: m.Invalid, Unsupported: m.Unsupported,
 		Malformed: m.Malformed, Replayed: m.Replayed, Forged: m.Forged, Limited: m.Limited, Shunned: m.Shunned,
 		Unanswered: m.Unanswered, ServedBytes: m.Served,
 	}

@@ -50,7 +50,10 @@
 // So an equivocator has at most six openers of a round, with 64 votes below
 // each, in the rounds since the last commit. Not bounded are votes that payload
 // blocks or votes of others refer to, which those pay for, and votes of a
-// closed epoch, which are plain blocks: admission limits their rate.
+// closed epoch, which are plain blocks. Their rate is limited: of each gateway,
+// those in the gossip of a member and those that a member hands out when it is
+// asked, whatever asks for them. That takes the place of the 64 unknown votes
+// that §7 lets a payload block or a vote of a closed epoch bring with it.
 //
 // # What lies too deep
 //

@@ -146,7 +146,7 @@ func (p *Peers) listen(ctx context.Context, heard <-chan *nats.Msg) error {
 				more = false
 			}
 		}
-		if _, err := p.receive(ctx, in, true); err != nil {
+		if _, err := p.receive(ctx, in); err != nil {
 			return err
 		}
 	}
@@ -172,7 +172,7 @@ func (p *Peers) gossip(msg *nats.Msg, in []sent) []sent {
 		if gateway, ok := voteOf(raw); ok && !m.takesVote(gateway, rate, now) {
 			continue
 		}
-		in = append(in, sent{m, raw})
+		in = append(in, sent{by: m, raw: raw})
 	}
 	return in
 }
@@ -217,14 +217,31 @@ func (p *Peers) blame(m *member, by float64, why error) {
 
 // A sent is the bytes of a block and the member that sent it.
 type sent struct {
-	by  *member
-	raw []byte
+	by    *member
+	raw   []byte
+	asked bool // it was asked for it
 }
 
-// receive hands blocks to the ledger, and reports the number of those that the
-// replica has now. With want the missing parents of held ones are fetched. The
-// error means that the ledger takes nothing more at all.
-func (p *Peers) receive(ctx context.Context, in []sent, want bool) (have int, err error) {
+// A tally says what became of blocks that were handed in. What is in neither
+// count was refused.
+type tally struct {
+	have  int // the replica has them now, or has no use for them
+	later int // wait for a parent, or for their epoch to begin
+}
+
+func (t *tally) add(o *ledger.Outcome) {
+	switch {
+	case o.Err != nil:
+	case o.Later || len(o.Missing) > 0:
+		t.later++
+	default:
+		t.have++
+	}
+}
+
+// receive hands blocks to the ledger; missing parents of held ones are fetched.
+// The error means that the ledger takes nothing more at all.
+func (p *Peers) receive(ctx context.Context, in []sent) (t tally, err error) {
 	for len(in) > 0 {
 		part := in[:min(len(in), ledger.MaxReceive)]
 		in = in[len(part):]
@@ -234,48 +251,52 @@ func (p *Peers) receive(ctx context.Context, in []sent, want bool) (have int, er
 		}
 		outcomes, err := p.replica.Receive(ctx, blocks)
 		if err != nil {
-			return have, err
+			return t, err
 		}
-		for i, o := range outcomes {
-			if p.judge(part[i].by, o, want) {
-				have++
-			}
+		for i := range outcomes {
+			p.judge(&part[i], &outcomes[i])
+			t.add(&outcomes[i])
 		}
 	}
-	return have, nil
+	return t, nil
 }
 
-// judge draws the conclusions from what became of a block of m, and reports
-// whether the replica has it.
-func (p *Peers) judge(m *member, o ledger.Outcome, want bool) bool {
-	m.count(func(c *MemberCounts) {
-		switch {
-		case errors.Is(o.Err, ledger.ErrBusy):
-		case errors.Is(o.Err, stardust.ErrUnsupported):
-			c.Unsupported++
-		case o.Err != nil:
-			c.Invalid++
-		case o.Known:
-			c.Duplicates++
-		case len(o.Missing) > 0:
-			c.Held++
-		default:
-			c.New++
-		}
-	})
+// judge draws the conclusions from what became of a block.
+func (p *Peers) judge(s *sent, o *ledger.Outcome) {
+	m, now := s.by, time.Now()
+	m.count(func(c *MemberCounts) { c.add(o) })
+	if s.asked && !o.Known {
+		m.handsOut(s.raw, p.roster.Load().votes, now)
+	}
 	switch {
 	case errors.Is(o.Err, ledger.ErrBusy):
-		return false
 	case errors.Is(o.Err, stardust.ErrUnsupported):
 		p.newer(m, o.Err)
-		return false
 	case o.Err != nil:
 		p.blame(m, forInvalid, o.Err)
-		return false
-	case len(o.Missing) > 0 && want:
-		p.wants.add(m, o.Missing, time.Now())
+	case o.Useless:
+		p.shed.add(o.ID, now)
+	case len(o.Missing) > 0:
+		p.wants.add(m, o.Missing, now)
 	}
-	return len(o.Missing) == 0
+}
+
+func (c *MemberCounts) add(o *ledger.Outcome) {
+	switch {
+	case errors.Is(o.Err, ledger.ErrBusy):
+	case errors.Is(o.Err, stardust.ErrUnsupported):
+		c.Unsupported++
+	case o.Err != nil:
+		c.Invalid++
+	case o.Known:
+		c.Duplicates++
+	case o.Useless:
+		c.Useless++
+	case o.Later || len(o.Missing) > 0:
+		c.Held++
+	default:
+		c.New++
+	}
 }
 
 // newer notes that a member sends what this version does not know: its order

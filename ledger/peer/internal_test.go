@@ -141,6 +141,32 @@ func TestAMemberIsMetered(t *testing.T) {
 
 // Votes are told from other blocks, and those of one gateway are metered apart
 // from those of others.
+// Who hands out more votes of a gateway than there can be is not asked for a
+// while, and nothing that it hands out is lost meanwhile.
+func TestAMemberThatHandsOutVotesWithoutEndIsNotAsked(t *testing.T) {
+	v := consensus.Vote{Claim: consensus.Claim{Gateway: 1, Round: 1, Seen: 2}}
+	raw, err := v.Block(testKey, [32]byte{1}, []stardust.BlockID{stardust.GenesisID}).AppendBinary(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rate := votesRate(network.NewOfOne("n", "g", testKey.Public().(ed25519.PublicKey)))
+	m, now := newMember(network.Gateway{Name: "m"}), time.Now()
+	for range handedBurst {
+		m.handsOut(raw, rate, now)
+	}
+	if !m.mayWalk(now) {
+		t.Error("what a gateway may make while votes are kept is too much")
+	}
+	m.handsOut(raw, rate, now)
+	if m.mayWalk(now) || !m.handedEnough(now) {
+		t.Error("it may go on")
+	}
+	later := now.Add(time.Second)
+	if !m.mayWalk(later) || m.handedEnough(later) {
+		t.Error("it is not asked again")
+	}
+}
+
 func TestVotesOfOneGatewayAreMetered(t *testing.T) {
 	vote := func(gateway uint8) []byte {
 		v := consensus.Vote{Claim: consensus.Claim{Gateway: gateway, Round: 1, Seen: 1 << gateway}}

@@ -49,6 +49,7 @@ type member struct {
 	work       bucket
 	signatures bucket                      // of milestones, whoever sent them
 	votes      [network.MaxGateways]bucket // of gossip, by the gateway that they are of
+	handed     [network.MaxGateways]bucket // votes of answers, likewise
 	standing   float64
 	judged     time.Time // when standing was computed
 	shunned    time.Time // until then; zero: never was
@@ -78,7 +79,8 @@ type cursor struct {
 type MemberCounts struct {
 	New         uint64 // blocks that this replica lacked
 	Duplicates  uint64 // blocks that were known
-	Held        uint64 // blocks that missed a parent when they came
+	Held        uint64 // blocks that missed a parent when they came, or were of an epoch to come
+	Useless     uint64 // votes of equivocators that tell nothing
 	Invalid     uint64 // blocks that the ledger refused
 	Unsupported uint64 // blocks of a newer version
 	Malformed   uint64 // frames that could not be read
@@ -190,7 +192,7 @@ func (m *member) count(f func(*MemberCounts)) {
 func (m *member) mayWalk(now time.Time) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return !now.Before(m.shunned) && !now.Before(m.newer)
+	return !now.Before(m.shunned) && !now.Before(m.newer) && !m.isLavish(now)
 }
 
 func (m *member) isShunned(now time.Time) bool {

@@ -111,6 +111,7 @@ type Peers struct {
 	outbox      outbox
 	unpublished chan consensus.Signature // own ones; never closed
 	wants       wants
+	shed        shed
 	synced      synced
 
 	restoring atomic.Bool
@@ -262,11 +263,12 @@ func wait(ctx context.Context, d time.Duration) bool {
 
 // lacking returns those of the ids that the replica does not hold.
 func (p *Peers) lacking(ids []stardust.BlockID) (unknown []stardust.BlockID, err error) {
+	now := time.Now()
 	for _, id := range ids {
 		switch ok, err := p.replica.Has(id); {
 		case err != nil:
 			return nil, err
-		case !ok:
+		case !ok && !p.shed.has(id, now):
 			unknown = append(unknown, id)
 		}
 	}

@@ -17,6 +17,15 @@ const (
 	votesBurst       = 32
 )
 
+// How many votes of one gateway a member may hand out when it is asked: at once
+// more than any gateway makes while votes are kept, and from then on twice as
+// many as a gateway may make. A member that has handed out more is not asked for
+// a while; nothing is lost by that, as what honest gateways have comes slower.
+const (
+	handedFactor = 2
+	handedBurst  = 1 << 20
+)
+
 // votesRate returns the votes per second that one gateway may cost.
 func votesRate(file *network.File) float64 {
 	return votesPerInterval / time.Duration(min(file.RoundInterval, file.DataRoundInterval)).Seconds()
@@ -47,5 +56,39 @@ func (m *member) takesVote(gateway uint8, rate float64, now time.Time) bool {
 		return true
 	}
 	m.counts.Limited++
+	return false
+}
+
+// handsOut notes a block that a member was asked for, if it is a vote.
+func (m *member) handsOut(raw []byte, rate float64, now time.Time) {
+	gateway, ok := voteOf(raw)
+	if !ok {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	b := &m.handed[gateway%network.MaxGateways]
+	b.rate, b.burst = handedFactor*rate, handedBurst
+	b.refill(now)
+	b.spent++
+}
+
+// handedEnough is isLavish for a caller that does not hold mu.
+func (m *member) handedEnough(now time.Time) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.isLavish(now)
+}
+
+// isLavish reports whether a member has handed out too many votes of a gateway
+// to be asked for more now. The caller holds mu.
+func (m *member) isLavish(now time.Time) bool {
+	for g := range m.handed {
+		if b := &m.handed[g]; b.spent > handedBurst {
+			if b.refill(now); b.spent > handedBurst {
+				return true
+			}
+		}
+	}
 	return false
 }

@@ -153,7 +153,7 @@ func (p *Peers) gaveUp(ctx context.Context, m *member, err error) error {
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case errors.Is(err, errUnanswered), errors.Is(err, ledger.ErrBusy), !m.mayWalk(time.Now()):
+	case errors.Is(err, errUnanswered), errors.Is(err, errLater), errors.Is(err, ledger.ErrBusy), !m.mayWalk(time.Now()):
 		p.log.Debug("walk ended early", "peer", m.Name, "err", err)
 		return nil
 	case errors.Is(err, errBody):
@@ -169,6 +169,10 @@ func (p *Peers) gaveUp(ctx context.Context, m *member, err error) error {
 // errUndelivered means that a member named a block and did not hand it out, or
 // only in a form that cannot be stored.
 var errUndelivered = errors.New("block named and not handed out")
+
+// errLater means that what a member handed out cannot be stored yet, or that it
+// has handed out enough for now.
+var errLater = errors.New("not now")
 
 // askOrder asks for the ids after the cursor, from the beginning when the
 // member's store is another one than before, or an older copy of itself.
@@ -210,14 +214,18 @@ func (p *Peers) fetchAll(ctx context.Context, m *member, ids []stardust.BlockID,
 		if time.Now().After(until) {
 			return fmt.Errorf("%w of %s in time for %d blocks", errUnanswered, m.Name, len(ids))
 		}
-		if err := p.fetchFrom(ctx, m, ids[:min(len(ids), maxAsked)]); err != nil {
-			return err
-		}
-		left, err := p.lacking(ids)
+		t, err := p.fetchFrom(ctx, m, ids[:min(len(ids), maxAsked)])
 		if err != nil {
 			return err
 		}
-		if len(left) == len(ids) {
+		left, err := p.lacking(ids)
+		switch {
+		case err != nil:
+			return err
+		case len(left) < len(ids):
+		case t.later > 0:
+			return fmt.Errorf("%w: %d blocks wait for others", errLater, t.later)
+		default:
 			return fmt.Errorf("%w: %d, the first is %v", errUndelivered, len(left), left[0])
 		}
 		ids = left
@@ -226,21 +234,33 @@ func (p *Peers) fetchAll(ctx context.Context, m *member, ids []stardust.BlockID,
 }
 
 // fetchFrom asks m for blocks with these ids and stores what comes, which may be
-// a part of them. The error wraps errUnanswered or errBody when
-// it is the member's, ledger.ErrBusy when the store takes nothing now.
-func (p *Peers) fetchFrom(ctx context.Context, m *member, ids []stardust.BlockID) error {
+// a part of them. The error wraps errUnanswered or errBody when it is the
+// member's, errLater, or ledger.ErrBusy when the store takes nothing now.
+func (p *Peers) fetchFrom(ctx context.Context, m *member, ids []stardust.BlockID) (t tally, err error) {
+	if m.handedEnough(time.Now()) {
+		return t, fmt.Errorf("%w: %s has handed out many votes", errLater, m.Name)
+	}
 	body, err := p.ask(ctx, m, kindBlocks, appendIDs(nil, ids))
 	if err != nil {
-		return err
+		return t, err
 	}
 	raws, err := parseBlocks(body)
 	if err != nil {
-		return err
+		return t, err
 	}
-	if _, err = p.receive(ctx, from(m, raws), true); err != nil {
-		return err
+	if t, err = p.takeIn(ctx, m, raws); err != nil {
+		return t, err
 	}
-	return p.replica.Ready()
+	return t, p.replica.Ready()
+}
+
+// takeIn stores what m was asked for.
+func (p *Peers) takeIn(ctx context.Context, m *member, raws [][]byte) (tally, error) {
+	in := make([]sent, len(raws))
+	for i, raw := range raws {
+		in[i] = sent{m, raw, true}
+	}
+	return p.receive(ctx, in)
 }
 
 // A delivery is one answer of a stream.
@@ -279,17 +299,22 @@ func (p *Peers) stream(ctx context.Context, m *member, until time.Time) (end boo
 			go ask(at)
 		}
 		before := p.replica.Position()
-		have, err := p.receive(ctx, from(m, d.raws), false)
+		t, err := p.takeIn(ctx, m, d.raws)
 		if err == nil {
 			err = p.replica.Ready()
 		}
-		if err != nil {
+		switch {
+		case err != nil:
 			return false, err
-		}
-		if have < len(d.raws) {
-			return false, fmt.Errorf("%w: %d of %d blocks up to %d", errUndelivered, len(d.raws)-have, len(d.raws), at.at)
+		case t.have+t.later < len(d.raws):
+			return false, fmt.Errorf("%w: %d of %d blocks up to %d", errUndelivered, len(d.raws)-t.have-t.later, len(d.raws), at.at)
+		case t.later > 0:
+			return false, fmt.Errorf("%w: %d of %d blocks up to %d wait for others", errLater, t.later, len(d.raws), at.at)
 		}
 		m.has(at)
+		if m.handedEnough(time.Now()) {
+			return false, fmt.Errorf("%w: %s has handed out many votes", errLater, m.Name)
+		}
 		if d.page.end || p.replica.Position()-before < uint64(len(d.raws)+1)/2 || time.Now().After(until) {
 			return d.page.end, nil
 		}
@@ -313,12 +338,4 @@ func (p *Peers) askStream(ctx context.Context, m *member, at cursor) (d delivery
 	}
 	d.err = d.page.follows(at.at, len(d.raws))
 	return d
-}
-
-func from(m *member, raws [][]byte) []sent {
-	in := make([]sent, len(raws))
-	for i, raw := range raws {
-		in[i] = sent{m, raw}
-	}
-	return in
 }

@@ -158,7 +158,7 @@ func (p *Peers) fetch(ctx context.Context) error {
 // fetchWants asks m for missing parents. The error is the replica's.
 func (p *Peers) fetchWants(ctx context.Context, m *member, ids []stardust.BlockID) error {
 	defer p.wants.answered(m)
-	if err := p.fetchFrom(ctx, m, ids); err != nil {
+	if _, err := p.fetchFrom(ctx, m, ids); err != nil {
 		return p.gaveUp(ctx, m, err)
 	}
 	return nil
