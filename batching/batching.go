@@ -158,9 +158,15 @@ type Ledger interface {
 	// readings of these runs stand in it", in one durable step. A run is a
 	// pair of first and last sequence number; runs ascend and do not touch.
 	Attach(ctx context.Context, b *stardust.Block, runs [][2]uint64) (stardust.BlockID, error)
-	// Marks calls yield with every mark in ascending order of numbers until
-	// it returns false.
-	Marks(yield func(run [2]uint64, block stardust.BlockID) bool) error
+	// MarksFrom calls yield with the marks in ascending order of numbers until it
+	// returns false, beginning with the one that holds the number from or the
+	// first above it. The block is the genesis when nothing is kept of it; yield
+	// may call the other methods.
+	MarksFrom(from uint64, yield func(run [2]uint64, block stardust.BlockID) bool) error
 	// Marked returns the block that a reading stands in.
 	Marked(seq uint64) (block stardust.BlockID, ok bool, err error)
+	// Certified reports whether a quorum of the gateways has signed that the
+	// block is confirmed. Of the genesis it is true: nothing more can become of a
+	// block that marks name so.
+	Certified(block stardust.BlockID) (bool, error)
 }

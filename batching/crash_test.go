@@ -88,8 +88,12 @@ func (p lifeLedger) Attach(ctx context.Context, b *stardust.Block, runs [][2]uin
 	return id, err
 }
 
-func (p lifeLedger) Marks(yield func([2]uint64, stardust.BlockID) bool) error {
-	return p.memLedger.Marks(yield)
+func (p lifeLedger) MarksFrom(from uint64, yield func([2]uint64, stardust.BlockID) bool) error {
+	return p.memLedger.MarksFrom(from, yield)
+}
+
+func (p lifeLedger) Certified(block stardust.BlockID) (bool, error) {
+	return p.memLedger.Certified(block)
 }
 
 func (p lifeLedger) Marked(seq uint64) (stardust.BlockID, bool, error) {

@@ -6,6 +6,7 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"sync"
@@ -148,6 +149,10 @@ type memLedger struct {
 	busy   int            // so many answers are ErrBusy
 	lost   int            // so many answers are ErrBusy although the block is attached
 	fail   error          // of every Attach
+
+	certified map[stardust.BlockID]bool // nil: all are
+	asked     int                       // calls of Certified
+	unread    error                     // of Certified
 }
 
 func newMemLedger() *memLedger {
@@ -212,20 +217,23 @@ func (l *memLedger) Attach(_ context.Context, b *stardust.Block, runs [][2]uint6
 	return id, nil
 }
 
-func (l *memLedger) Marks(yield func(run [2]uint64, block stardust.BlockID) bool) error {
+func (l *memLedger) MarksFrom(from uint64, yield func(run [2]uint64, block stardust.BlockID) bool) error {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	var all []uint64
-	for seq := range l.marks {
-		all = append(all, seq)
-	}
-	slices.Sort(all)
-	for _, seq := range all {
-		if !yield([2]uint64{seq, seq}, l.marks[seq]) {
+	marks := maps.Clone(l.marks)
+	l.mu.Unlock()
+	for _, seq := range slices.Sorted(maps.Keys(marks)) {
+		if seq >= from && !yield([2]uint64{seq, seq}, marks[seq]) {
 			break
 		}
 	}
 	return nil
+}
+
+func (l *memLedger) Certified(block stardust.BlockID) (bool, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.asked++
+	return l.certified == nil || l.certified[block], l.unread
 }
 
 func (l *memLedger) Marked(seq uint64) (stardust.BlockID, bool, error) {

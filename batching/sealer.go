@@ -98,7 +98,7 @@ func (s *Stage) recover(ctx context.Context) error {
 		}
 	}
 	var done runset
-	err := s.ledger.Marks(func(run [2]uint64, _ stardust.BlockID) bool {
+	err := s.ledger.MarksFrom(0, func(run [2]uint64, _ stardust.BlockID) bool {
 		done = done.add(run)
 		return true
 	})

@@ -26,8 +26,6 @@ const (
 const (
 	attachers = 2 // one block is searched while the one before it is written
 
-	trimEvery = 30 * time.Second // how often the journal hears what it may drop
-
 	// MinTarget is the smallest Config.Target: envelope and parents alone
 	// need about 600 bytes.
 	MinTarget = 1024
@@ -211,29 +209,6 @@ func orDefault[T time.Duration | int](v, def T) T {
 		return def
 	}
 	return v
-}
-
-// trimJournal tells the journal from time to time what it may drop, until ctx
-// ends.
-func (s *Stage) trimJournal(ctx context.Context) error {
-	tick := time.NewTicker(trimEvery)
-	defer tick.Stop()
-	last := uint64(0)
-	for {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return nil
-		}
-		low := s.flight.lowWater()
-		if low == last {
-			continue
-		}
-		if err := s.journal.Trim(low); err != nil && !s.transient(err) {
-			return fmt.Errorf("trim the journal through %d: %w", low, err)
-		}
-		last = low
-	}
 }
 
 func (s *Stage) transient(err error) bool {

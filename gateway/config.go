@@ -140,11 +140,12 @@ type JournalConfig struct {
 	// Longest time a reading waits for company before a sync, only under
 	// load. A lone reading is synced at once.
 	Linger Duration `yaml:"linger" min:"0s" max:"1s"`
-	// Most bytes of the journal on disk. Near it the oldest attached readings
+	// Most bytes of the journal on disk. Near it the oldest certified readings
 	// are dropped; at it intake is refused.
 	MaxDisk Size `yaml:"max_disk" min:"64MiB" max:"16TiB"`
-	// How long attached readings are kept in the journal, for queries by
-	// device and time. Readings that are not attached are never dropped.
+	// How long certified readings are kept in the journal, for queries by
+	// device and time. One that is not certified is never dropped, and neither
+	// is any after it.
 	Retention Duration `yaml:"retention" min:"1h" max:"36500d"`
 	// Free disk space below which intake is refused.
 	Reserve Size `yaml:"reserve" min:"16MiB" max:"1TiB"`

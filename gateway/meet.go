@@ -222,6 +222,8 @@ func (noLedger) Attach(ctx context.Context, _ *stardust.Block, _ [][2]uint64) (s
 	return stardust.GenesisID, context.Cause(ctx)
 }
 
-func (noLedger) Marks(func([2]uint64, stardust.BlockID) bool) error { return nil }
+func (noLedger) MarksFrom(uint64, func([2]uint64, stardust.BlockID) bool) error { return nil }
 
 func (noLedger) Marked(uint64) (stardust.BlockID, bool, error) { return stardust.GenesisID, false, nil }
+
+func (noLedger) Certified(stardust.BlockID) (bool, error) { return false, nil }

@@ -277,6 +277,20 @@ func TestFourGatewaysAgree(t *testing.T) {
 	if a := f.all[0].ledger().Agreed(); a.Milestone > before.Milestone+2 {
 		t.Errorf("two of four agreed on %+v", a)
 	}
+	for _, tt := range []struct {
+		what string
+		id   stardust.BlockID
+		want bool
+	}{
+		{"a block that three of four have confirmed", ids[0], true},
+		{"one that two of four have", alone[4], false},
+		{"one that nobody has", stardust.BlockID{1}, false},
+		{"the genesis", stardust.GenesisID, true},
+	} {
+		if got, err := f.all[0].ledger().Certified(tt.id); err != nil || got != tt.want {
+			t.Errorf("%s is certified: %t, %v; want %t", tt.what, got, err, tt.want)
+		}
+	}
 
 	f.all[2].start()
 	f.all[3].start()

@@ -34,7 +34,7 @@ func TestManySendersAtOnce(t *testing.T) {
 	}
 	wg.Wait()
 	n := 0
-	if err := l.Marks(func([2]uint64, stardust.BlockID) bool { n++; return true }); err != nil || n != senders*each {
+	if err := l.MarksFrom(0, func([2]uint64, stardust.BlockID) bool { n++; return true }); err != nil || n != senders*each {
 		t.Errorf("%d marks, %v; want %d", n, err, senders*each)
 	}
 	for s := range senders {

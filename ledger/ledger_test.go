@@ -145,7 +145,7 @@ func TestAttachingAgainIsHarmless(t *testing.T) {
 func allMarks(t *testing.T, l *ledger.Ledger, d *dag) string {
 	t.Helper()
 	var parts []string
-	if err := l.Marks(func(run [2]uint64, id stardust.BlockID) bool {
+	if err := l.MarksFrom(0, func(run [2]uint64, id stardust.BlockID) bool {
 		parts = append(parts, strings.Join([]string{runText(run), d.names[id]}, " "))
 		return true
 	}); err != nil {

@@ -43,6 +43,19 @@ func (l *Ledger) Progress(id stardust.BlockID) (Progress, error) {
 	return Progress{Approved: true, Milestone: at.Milestone, Certified: at.Milestone <= certified, Inclusion: at.Inclusion}, nil
 }
 
+// Certified reports whether a milestone with the signatures of a quorum orders
+// the block, whether or not its body is still kept. Of the genesis it is true: in
+// a mark it stands for a block that was certified so long ago that its id is
+// forgotten, or that stands in another ledger than this one, where nothing more
+// becomes of it.
+func (l *Ledger) Certified(id stardust.BlockID) (bool, error) {
+	if id == stardust.GenesisID {
+		return true, nil
+	}
+	p, err := l.Progress(id)
+	return p.Certified, err
+}
+
 // Block returns the bytes of a block, ErrPruned or ErrNotFound. The genesis has none.
 func (l *Ledger) Block(id stardust.BlockID) (raw []byte, err error) {
 	rec, err := l.load(id)
@@ -113,14 +126,10 @@ func (l *Ledger) Tagged(tag []byte, limit int, cursor string) (ids []stardust.Bl
 	return ids, next, nil
 }
 
-// Marks calls yield with every mark in ascending order of numbers until it
-// returns false. It sees the marks of one moment.
-func (l *Ledger) Marks(yield func(run [2]uint64, block stardust.BlockID) bool) error {
-	return l.MarksFrom(0, yield)
-}
-
-// MarksFrom is Marks without those of lower numbers: it begins with the mark
-// that holds the number from, or the first above it.
+// MarksFrom calls yield with the marks in ascending order of numbers until it
+// returns false, beginning with the one that holds the number from, or the first
+// above it. It sees the marks of one moment. The block is the genesis if nothing
+// is kept of it; see [Ledger.Certified].
 func (l *Ledger) MarksFrom(from uint64, yield func(run [2]uint64, block stardust.BlockID) bool) error {
 	if err := l.store.Marks(from, yield); err != nil {
 		return fmt.Errorf("read marks: %w", err)

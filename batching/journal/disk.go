@@ -72,7 +72,7 @@ func (d *disk) admit(bytes int64) error {
 		return fmt.Errorf("%w: disk of %s has %d bytes free, reserve is %d", batching.ErrBusy, d.dir, free, least)
 	}
 	if used := d.used + writtenTimes*d.usedWritten; used+bytes > d.maxDisk {
-		return fmt.Errorf("%w: journal uses %d bytes of %d", batching.ErrBusy, used, d.maxDisk)
+		return fmt.Errorf("%w: journal uses %d bytes of %d, and drops only readings that are certified", batching.ErrBusy, used, d.maxDisk)
 	}
 	return nil
 }
