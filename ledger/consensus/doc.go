@@ -109,6 +109,9 @@
 //     otherwise one liar could hold up every start.
 //   - §7 assist: a target of more than four rounds above the highest known is
 //     ignored; an honest one is at most three above.
+//   - §7 too far behind, §8 depth rule: payloads are not attached anew. What a
+//     minority attached while it was away for more than idHorizon/2 milestones
+//     stays in its own replica, and no milestone ever orders it.
 //   - §11 INV-7: a replica that took over a snapshot approves what that ordered
 //     without holding the bodies; "stored" means stored or ordered there.
 package consensus
