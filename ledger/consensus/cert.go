@@ -12,9 +12,10 @@ import (
 	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
 )
 
-// certWindow is how many milestones ahead of its own a replica takes
-// signatures for; what comes earlier is asked for again.
-const certWindow = 64
+// CertWindow is how many milestones ahead of its own a replica takes signatures
+// for; what comes earlier is asked for again. Of as many that have certificates
+// it goes on heeding who contradicts them.
+const CertWindow = 64
 
 const (
 	certVersion = 1
@@ -65,9 +66,14 @@ func ParseSignature(b []byte) (s Signature, err error) {
 
 // Certificates collects the signatures of milestones. It is used by one
 // goroutine at a time.
+//
+// A certificate is not the last word on its milestone: more than B of the weight
+// may sign for both of two, to different gateways. So the last [CertWindow] that
+// are certified stay open for signatures of other milestones, of which one of a
+// member counts, and nothing but who it was is kept.
 type Certificates struct {
 	last  uint32 // the last index derived
-	first uint32 // the lowest index kept
+	epoch *epoch // of the last milestone derived
 	open  map[uint32]*certificate
 }
 
@@ -75,14 +81,18 @@ type Certificates struct {
 type certificate struct {
 	epoch *epoch // nil until the milestone is derived
 	id    [32]byte
-	said  []Signature // at most two of one key: the id and one that differs
-	done  bool
+	// said are, until the milestone is derived, at most two signatures of one
+	// key; then one of each member for the id; then, when they are stored, none.
+	said        []Signature
+	same, other uint64 // members that signed the id, and another one
+	done        bool   // a quorum has signed
+	stored      bool   // only who contradicts it is of interest
 }
 
 // NewCertificates returns an empty collection of a replica whose last milestone
-// has this index.
+// has this index. See [Certificates.Sealed] for those that it has certified.
 func NewCertificates(last uint32) *Certificates {
-	return &Certificates{last: last, first: last + 1, open: map[uint32]*certificate{}}
+	return &Certificates{last: last, open: map[uint32]*certificate{}}
 }
 
 // A Status is what the signatures say of an index.
@@ -94,72 +104,131 @@ type Status struct {
 	// Alarm: more than B of the weight signed another one. The replica must
 	// stop issuing ([Issuer.Halt]); somebody has to act.
 	Alarm bool
+	// Against are the members of which it is new that they signed another one.
+	// An honest one has derived it; up to B may lie.
+	Against []network.PublicKey
 }
 
 // Derived takes a milestone that this replica derived, in their order, with the
 // network file of its epoch.
 func (c *Certificates) Derived(m *Milestone, file *network.File) Status {
-	c.last = m.Index
-	k := c.at(m.Index)
-	k.epoch, k.id = newEpoch(file), m.ID()
-	k.said = slices.DeleteFunc(k.said, func(s Signature) bool {
-		return !k.member(&s) || !s.holds()
-	})
-	return k.status(m.Index)
+	k, early := c.derived(m, file)
+	st := Status{Index: m.Index}
+	for _, s := range early {
+		if g, ok := file.Index(s.PublicKey[:]); ok { // Add has verified it
+			k.take(&st, s, g)
+		}
+	}
+	k.judge(&st)
+	return st
+}
+
+// Sealed is Derived for a milestone whose certificate is stored.
+func (c *Certificates) Sealed(m *Milestone, file *network.File) {
+	k, _ := c.derived(m, file)
+	k.done, k.stored = true, true
+}
+
+// derived returns what is gathered of a milestone, and what was said of it
+// before.
+func (c *Certificates) derived(m *Milestone, file *network.File) (k *certificate, early []Signature) {
+	if c.epoch == nil || c.epoch.file != file {
+		c.epoch = newEpoch(file)
+	}
+	c.last = max(c.last, m.Index)
+	k = c.at(m.Index)
+	early = k.said
+	*k = certificate{epoch: c.epoch, id: m.ID()}
+	return k, early
 }
 
 // Add takes a signature. One for an index that is too far ahead or forgotten is
-// ignored, as is one that says nothing new. The error wraps [ErrBadSignature].
+// ignored, as is one that says nothing new; neither is verified. The error wraps
+// [ErrBadSignature].
 func (c *Certificates) Add(s Signature) (Status, error) {
 	st := Status{Index: s.Index}
-	if s.Index < c.first || s.Index > c.last+certWindow {
+	k := c.open[s.Index]
+	switch {
+	case k == nil && (s.Index <= c.last || s.Index > c.last+CertWindow):
 		return st, nil
+	case k == nil || k.epoch == nil:
+		return st, c.at(s.Index).early(&s)
 	}
-	k := c.at(s.Index)
-	if k.epoch != nil && !k.member(&s) {
+	g, ok := k.epoch.file.Index(s.PublicKey[:])
+	if !ok {
 		return st, fmt.Errorf("%w: %v is no member at milestone %d", ErrBadSignature, s.PublicKey, s.Index)
 	}
+	known := k.other
+	if s.Milestone == k.id {
+		known = k.same
+	}
+	if known&bit(uint8(g)) != 0 || k.stored && s.Milestone == k.id {
+		return st, nil
+	}
+	if !s.holds() {
+		return st, s.misfit()
+	}
+	k.take(&st, s, g)
+	k.judge(&st)
+	return st, nil
+}
+
+// early takes a signature of a milestone that is not derived.
+func (k *certificate) early(s *Signature) error {
 	words := 0
 	for _, o := range k.said {
 		if o.PublicKey != s.PublicKey {
 			continue
 		}
 		if words++; o.Milestone == s.Milestone || words == 2 {
-			return st, nil
+			return nil
 		}
 	}
 	// Who is a member of a milestone to come is not known: the keys that may
 	// be waiting are bounded by twice the gateways of a network.
-	if k.epoch == nil && len(k.said) >= 4*network.MaxGateways {
-		return st, nil
+	if len(k.said) >= 4*network.MaxGateways {
+		return nil
 	}
 	if !s.holds() {
-		return st, fmt.Errorf("%w: that of %v for milestone %d does not fit", ErrBadSignature, s.PublicKey, s.Index)
+		return s.misfit()
 	}
-	k.said = append(k.said, s)
-	if k.epoch == nil {
-		return st, nil
+	k.said = append(k.said, *s)
+	return nil
+}
+
+// take counts a signature of member g that holds.
+func (k *certificate) take(st *Status, s Signature, g int) {
+	b := bit(uint8(g))
+	switch {
+	case s.Milestone == k.id:
+		k.same |= b
+		k.said = append(k.said, s)
+	case k.other&b == 0:
+		k.other |= b
+		st.Against = append(st.Against, s.PublicKey)
 	}
-	return k.status(s.Index), nil
+}
+
+// judge weighs what was said of a milestone that is derived.
+func (k *certificate) judge(st *Status) {
+	st.Alarm = k.epoch.weight(k.other) > k.epoch.byzantine
+	if !k.done && k.epoch.isQuorum(k.same) {
+		k.done, st.Certified = true, true
+	}
 }
 
 // Said returns the signatures known for the milestone of an index that this
 // replica derived; nil if it has not, or has forgotten them.
-func (c *Certificates) Said(index uint32) (out []Signature) {
+func (c *Certificates) Said(index uint32) []Signature {
 	k := c.open[index]
 	if k == nil || k.epoch == nil {
 		return nil
 	}
-	for _, s := range k.said {
-		if s.Milestone == k.id {
-			out = append(out, s)
-		}
-	}
-	return out
+	return slices.Clone(k.said)
 }
 
 // Complete returns the signatures of a certified milestone, sorted by key as
-// TIP-29 asks; nil if a quorum is not known.
+// TIP-29 asks; nil if a quorum is not known, or forgotten.
 func (c *Certificates) Complete(index uint32) []Signature {
 	if k := c.open[index]; k == nil || !k.done {
 		return nil
@@ -169,14 +238,18 @@ func (c *Certificates) Complete(index uint32) []Signature {
 	return out
 }
 
-// Forget drops what was collected for milestones before index.
+// Forget drops the signatures of milestones before index, whose certificates are
+// stored, and all of those that are [CertWindow] before it or more.
 func (c *Certificates) Forget(index uint32) {
-	for i := range c.open {
-		if i < index {
+	for i, k := range c.open {
+		switch {
+		case i >= index:
+		case index-i > CertWindow || k.epoch == nil:
 			delete(c.open, i)
+		default:
+			k.stored, k.said = true, nil
 		}
 	}
-	c.first = max(c.first, index)
 }
 
 func (c *Certificates) at(index uint32) *certificate {
@@ -186,31 +259,12 @@ func (c *Certificates) at(index uint32) *certificate {
 	return c.open[index]
 }
 
-func (k *certificate) member(s *Signature) bool {
-	_, ok := k.epoch.file.Index(s.PublicKey[:])
-	return ok
-}
-
 func (s *Signature) holds() bool {
 	return stardust.VerifyEd25519(s.PublicKey[:], s.Milestone[:], s.Signature[:])
 }
 
-// status weighs what was said of a milestone that is derived.
-func (k *certificate) status(index uint32) Status {
-	var same, other uint64
-	for _, s := range k.said {
-		g, _ := k.epoch.file.Index(s.PublicKey[:])
-		if s.Milestone == k.id {
-			same |= bit(uint8(g))
-		} else {
-			other |= bit(uint8(g))
-		}
-	}
-	st := Status{Index: index, Alarm: k.epoch.weight(other) > k.epoch.byzantine}
-	if !k.done && k.epoch.isQuorum(same) {
-		k.done, st.Certified = true, true
-	}
-	return st
+func (s *Signature) misfit() error {
+	return fmt.Errorf("%w: that of %v for milestone %d does not fit", ErrBadSignature, s.PublicKey, s.Index)
 }
 
 // VerifyCertificate returns nil if the signatures, sorted by key and each of

@@ -53,6 +53,86 @@ func TestContradictingCertificatesAlarm(t *testing.T) {
 	}
 }
 
+// certified returns the certificates of gateway 0 of four, which has derived,
+// certified and stored milestones up to last; with others, those have signed them.
+func certified(t *testing.T, last uint32) *Certificates {
+	t.Helper()
+	c, file := NewCertificates(0), simFile("c", []uint32{1, 1, 1, 1})
+	for index := uint32(1); index <= last; index++ {
+		m := &Milestone{Essence: Essence{Index: index}}
+		st := c.Derived(m, file)
+		for i := 0; i < 4 && !st.Certified; i++ {
+			var err error
+			if st, err = c.Add(SignMilestone(simKey(i), index, m.ID())); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if !st.Certified {
+			t.Fatalf("milestone %d is not certified", index)
+		}
+		c.Forget(index + 1)
+	}
+	return c
+}
+
+// Of four, two sign one milestone for one gateway and another for the other:
+// both certify theirs, and each hears of the other's certificate afterwards.
+func TestAContradictingCertificateAlarmsAfterTheOwnOne(t *testing.T) {
+	restarted := NewCertificates(100)
+	for index := 100 + 1 - uint32(CertWindow); index <= 100; index++ {
+		restarted.Sealed(&Milestone{Essence: Essence{Index: index}}, simFile("c", []uint32{1, 1, 1, 1}))
+	}
+	for name, c := range map[string]*Certificates{"running": certified(t, 100), "restarted": restarted} {
+		for _, at := range []uint32{100, 100 + 1 - CertWindow} {
+			for i, alarm := range []bool{1: false, 2: true, 3: true} {
+				if i == 0 {
+					continue
+				}
+				s := SignMilestone(simKey(i), at, [32]byte{9})
+				if st, err := c.Add(s); err != nil || st.Alarm != alarm || st.Certified || len(st.Against) != 1 || st.Against[0] != s.PublicKey {
+					t.Errorf("%s, gateway %d of milestone %d: %+v, %v; want alarm %v", name, i, at, st, err, alarm)
+				}
+				s.Milestone[0], s.Signature[0] = 8, 8 // a further word is not even looked at
+				if st, err := c.Add(s); err != nil || len(st.Against) > 0 {
+					t.Errorf("%s, gateway %d again: %+v, %v", name, i, st, err)
+				}
+			}
+		}
+	}
+}
+
+// Of certified milestones nothing is kept, or verified, but what contradicts them.
+func TestStoredCertificatesCostNothing(t *testing.T) {
+	c := certified(t, 1000)
+	if len(c.open) != CertWindow {
+		t.Errorf("%d milestones are kept, want %d", len(c.open), CertWindow)
+	}
+	late := SignMilestone(simKey(3), 1000, c.open[1000].id)
+	late.Signature[0] ^= 1 // nobody looks
+	if st, err := c.Add(late); err != nil || st.Certified {
+		t.Errorf("one more for the milestone: %+v, %v", st, err)
+	}
+	forged := SignMilestone(simKey(2), 1000, [32]byte{9})
+	forged.Signature[0] ^= 1
+	for name, s := range map[string]Signature{"a forged one": forged, "that of a stranger": SignMilestone(simKey(7), 1000, [32]byte{9})} {
+		if st, err := c.Add(s); !errors.Is(err, ErrBadSignature) || len(st.Against) > 0 {
+			t.Errorf("%s: got %+v, %v, want ErrBadSignature", name, st, err)
+		}
+	}
+	for index := range uint32(1000 + 1) { // all that four members can say
+		for i := range 4 {
+			if _, err := c.Add(SignMilestone(simKey(i), index, [32]byte{byte(i)})); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for index, k := range c.open {
+		if len(k.said) > 0 || index <= 1000-CertWindow || index > 1000 {
+			t.Errorf("of milestone %d %d signatures are kept", index, len(k.said))
+		}
+	}
+}
+
 func TestCertificatesRefuse(t *testing.T) {
 	c := NewCertificates(0)
 	c.Derived(&Milestone{Essence: Essence{Index: 1}}, simFile("c", []uint32{1, 1, 1, 1}))
@@ -63,7 +143,7 @@ func TestCertificatesRefuse(t *testing.T) {
 			t.Errorf("%s: got %v, want ErrBadSignature", name, err)
 		}
 	}
-	far := SignMilestone(simKey(0), 2+certWindow, [32]byte{})
+	far := SignMilestone(simKey(0), 2+CertWindow, [32]byte{})
 	if _, err := c.Add(far); err != nil || c.open[far.Index] != nil {
 		t.Errorf("one far ahead: %v, kept %v; want it ignored", err, c.open[far.Index] != nil)
 	}

@@ -19,6 +19,9 @@ func (n *simNode) reseal() {
 	if !n.sim.plan.certs {
 		return
 	}
+	for _, e := range d.chain[d.sealed-min(d.sealed, CertWindow) : d.sealed] {
+		n.certs.Sealed(&Milestone{Essence: e}, d.files[e.Epoch])
+	}
 	for _, e := range d.chain[d.sealed:] {
 		n.certify(&Milestone{Essence: e})
 	}
@@ -93,6 +96,7 @@ func (n *simNode) judge(st Status) {
 	for d.certs[d.sealed+1] != nil && int(d.sealed) < len(d.chain) {
 		d.sealed++
 	}
+	n.certs.Forget(d.sealed + 1)
 	if !n.evil {
 		c.certificate(n, st.Index)
 	}
