@@ -50,6 +50,7 @@ type agreement struct {
 	whole    uint32                      // milestone up to which one of the others has pruned
 	evidence map[stardust.BlockID]bool   // of equivocation: kept for ever
 	tried    time.Time                   // when votes were last thought of
+	liars    map[network.PublicKey]bool  // contradicted a milestone derived here; reported
 	alarmed  bool
 	parked   parking
 	gone     []stardust.BlockID // forgotten by the state, children first
@@ -96,7 +97,7 @@ func (noValue) Root() ([32]byte, error)                             { return sta
 func (l *Ledger) openAgreement() error {
 	a := &l.agreement
 	a.ordered, a.sealed = map[stardust.BlockID]uint32{}, map[uint32]bool{}
-	a.evidence = map[stardust.BlockID]bool{}
+	a.evidence, a.liars = map[stardust.BlockID]bool{}, map[network.PublicKey]bool{}
 	if err := l.openNetworks(); err != nil {
 		return err
 	}
@@ -121,9 +122,9 @@ func (l *Ledger) openAgreement() error {
 	}
 	l.epochs.Store(a.state.Epochs())
 	last, certified := l.store.Last()
-	l.board.certMu.Lock()
-	l.board.certs = consensus.NewCertificates(certified)
-	l.board.certMu.Unlock()
+	if err := l.openCertificates(certified); err != nil {
+		return err
+	}
 	l.board.show(Agreed{Epoch: pos.Epoch, Milestone: last, ID: pos.Milestone, Timestamp: pos.Timestamp, Certified: certified})
 	if err := l.openIssuer(); err != nil {
 		return err
@@ -135,6 +136,25 @@ func (l *Ledger) openAgreement() error {
 	}
 	l.showTips()
 	l.tell()
+	return nil
+}
+
+// openCertificates opens the last certified milestones for what contradicts
+// them. Those of which nothing is kept, below a state sync, are left out.
+func (l *Ledger) openCertificates(certified uint32) error {
+	certs := consensus.NewCertificates(certified)
+	for index := certified - min(certified, consensus.CertWindow) + 1; index <= certified; index++ {
+		e, _, err := l.store.Milestone(index)
+		if errors.Is(err, ErrNotFound) {
+			continue
+		} else if err != nil {
+			return fmt.Errorf("read milestone %d: %w", index, err)
+		}
+		certs.Sealed(&consensus.Milestone{Essence: e}, l.agreement.files[e.Epoch])
+	}
+	l.board.certMu.Lock()
+	l.board.certs = certs
+	l.board.certMu.Unlock()
 	return nil
 }
 
@@ -260,11 +280,15 @@ func (l *Ledger) resume() error {
 		if err != nil {
 			return fmt.Errorf("read milestone %d: %w", index, err)
 		}
+		m := &consensus.Milestone{Essence: e}
 		if signatures != nil {
 			a.sealed[index] = true
+			l.board.certMu.Lock()
+			l.board.certs.Sealed(m, a.files[e.Epoch])
+			l.board.certMu.Unlock()
 			continue
 		}
-		l.derived(&consensus.Milestone{Essence: e}, a.files[e.Epoch], index+newsAtOnce > last)
+		l.derived(m, a.files[e.Epoch], index+newsAtOnce > last)
 	}
 	return nil
 }
@@ -405,6 +429,9 @@ func (l *Ledger) derived(m *consensus.Milestone, file *network.File, tell bool) 
 // judge acts on what signatures say of a milestone. The caller holds certMu.
 func (l *Ledger) judge(st consensus.Status) {
 	a := &l.agreement
+	for _, key := range st.Against {
+		l.contradict(key, st.Index)
+	}
 	if st.Alarm && !a.alarmed {
 		a.alarmed = true
 		if a.issuer != nil {
@@ -425,6 +452,22 @@ func (l *Ledger) judge(st consensus.Status) {
 	a.change.Certificates = append(a.change.Certificates, Certificate{st.Index, l.board.certs.Complete(st.Index)})
 	a.sealed[st.Index] = true
 	l.certifyTo()
+}
+
+// contradict takes note of a gateway that signed another milestone than this one
+// derived. It alone may be lying; what else it knows, others ask it for.
+func (l *Ledger) contradict(key network.PublicKey, index uint32) {
+	a := &l.agreement
+	l.counts.contradictions.Add(1)
+	if !a.liars[key] { // once: it may do so at every milestone
+		a.liars[key] = true
+		l.log.Warn("a gateway signed another milestone than this one derived", "gateway", l.nameOf(key), "milestone", index)
+	}
+	l.board.mu.Lock()
+	defer l.board.mu.Unlock()
+	if _, ok := l.board.doubts[key]; !ok && !a.alarmed {
+		l.board.doubts[key] = index
+	}
 }
 
 // certifyTo finds out up to where all milestones are certified. One without a

@@ -131,6 +131,47 @@ func TestWhoIsContradictedByManyVotesNoMore(t *testing.T) {
 	}
 }
 
+// A certificate is not the last word: with two liars of four there may be another
+// one for another milestone of the same index.
+func TestWhoHearsOfAnotherCertificateVotesNoMore(t *testing.T) {
+	for name, restart := range map[string]bool{"running": false, "restarted": true} {
+		t.Run(name, func(t *testing.T) {
+			f := federate(t, 4, func() ledger.Store { return open(t, t.TempDir()) })
+			m := f.all[0]
+			f.certified(m.attach(3), f.all...)
+			if restart {
+				m.stop()
+				m.start()
+			}
+			l := m.ledger()
+			at := l.Agreed().Certified
+			one, other := consensus.SignMilestone(f.keys[2], at, [32]byte{1}), consensus.SignMilestone(f.keys[3], at, [32]byte{1})
+			for range 2 { // the second says nothing new
+				if err := l.Certify([]consensus.Signature{one}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			eventually(t, "the contradiction is counted", func() bool { return l.Stats().Contradicted == 1 })
+			if doubts := l.Doubts(); len(doubts) != 1 || doubts[one.PublicKey] != at || l.Doubts() != nil {
+				t.Errorf("doubts are %v, want milestone %d of %v, once", doubts, at, one.PublicKey)
+			}
+			f.certified(m.attach(1), f.all...)
+			if tr := l.Trouble(); tr.Conflict != 0 {
+				t.Errorf("one gateway that may be Byzantine makes an alarm: %+v", tr)
+			}
+			if err := l.Certify([]consensus.Signature{other}); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "the conflict is noticed", func() bool { return l.Trouble().Conflict == at })
+			votes := l.Stats().Votes
+			f.certified(f.all[1].attach(3), f.all[1:]...)
+			if n := l.Stats(); n.Votes != votes || n.Contradicted != 2 {
+				t.Errorf("it votes %d times more, and counts %d contradictions", n.Votes-votes, n.Contradicted)
+			}
+		})
+	}
+}
+
 func TestAGatewayThatLostItsVotesRecovers(t *testing.T) {
 	f := federate(t, 4, memories)
 	f.certified(f.all[3].attach(3), f.all...)

@@ -66,6 +66,7 @@ type board struct {
 	words      []heard
 	signatures []consensus.Signature
 	trouble    Trouble
+	doubts     map[network.PublicKey]uint32 // milestones that these signed otherwise; nobody has asked them yet
 
 	certMu sync.Mutex // guards what follows; taken before mu
 	certs  *consensus.Certificates
@@ -111,6 +112,7 @@ func (b *board) init() {
 	b.wake = make(chan struct{}, 1)
 	b.changed, b.newly = make(chan struct{}), make(chan struct{})
 	b.approved = map[stardust.BlockID]bool{}
+	b.doubts = map[network.PublicKey]uint32{}
 }
 
 // show replaces what is agreed.
@@ -309,6 +311,22 @@ func (l *Ledger) Certify(signatures []consensus.Signature) error {
 		return fmt.Errorf("%w: %d signatures of milestones wait", ErrBusy, maxSignatures)
 	}
 	return nil
+}
+
+// Doubts returns for each gateway that has signed another milestone than this one
+// derived, since the last call, the index of the first. What such a gateway has
+// of that index ([Ledger.Signatures]) shows, once given to Certify, whether it
+// lies or others say the same.
+func (l *Ledger) Doubts() map[network.PublicKey]uint32 {
+	b := &l.board
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.doubts) == 0 {
+		return nil
+	}
+	doubts := b.doubts
+	b.doubts = map[network.PublicKey]uint32{}
+	return doubts
 }
 
 // Signatures returns the signatures known of the milestones from one index to

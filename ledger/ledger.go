@@ -138,7 +138,7 @@ type Ledger struct {
 
 	counts struct {
 		position, pruned, held, heldBytes, dropped, refused, duplicates, damaged, refetched atomic.Uint64
-		votes, badSignatures, parked                                                        atomic.Uint64
+		votes, badSignatures, contradictions, parked                                        atomic.Uint64
 
 		lastAttached atomic.Int64 // Unix milliseconds, 0 never
 	}
@@ -166,6 +166,7 @@ type Stats struct {
 	Votes         uint64    // issued, since start
 	Parked        int       // votes of the next epoch that wait for it
 	BadSignatures uint64    // of milestones, since start
+	Contradicted  uint64    // times that a gateway signed another milestone than this one derived, since start
 	LastAttached  time.Time // zero: never
 }
 

@@ -182,7 +182,7 @@ func (l *Ledger) Stats() Stats {
 		Damaged:    l.counts.damaged.Load(),
 		Refetched:  l.counts.refetched.Load(),
 		Votes:      l.counts.votes.Load(), Parked: int(l.counts.parked.Load()),
-		BadSignatures: l.counts.badSignatures.Load(),
+		BadSignatures: l.counts.badSignatures.Load(), Contradicted: l.counts.contradictions.Load(),
 	}
 	s.Blocks = max(l.counts.position.Load(), s.Pruned) - s.Pruned // they change one after the other
 	if ms := l.counts.lastAttached.Load(); ms != 0 {
