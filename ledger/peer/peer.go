@@ -130,6 +130,7 @@ type agreement interface {
 	Hear(from network.PublicKey, w ledger.Word)
 	Certify(signatures []consensus.Signature) error
 	Signatures(from, to uint32, most int) ([]consensus.Signature, error)
+	Doubts() map[network.PublicKey]uint32
 }
 
 // New returns the peers of the gateway with cfg.Key. Nothing is sent until
@@ -181,6 +182,7 @@ func (p *Peers) Run(ctx context.Context) error {
 	g.Go(func() error { return p.publish(ctx) })
 	g.Go(func() error { return p.collect(ctx, certs) })
 	g.Go(func() error { return p.repair(ctx) })
+	g.Go(func() error { return p.compare(ctx) })
 	g.Go(func() error { return p.follow(ctx) })
 	g.Go(func() error { return p.fetch(ctx) })
 	err := g.Wait()

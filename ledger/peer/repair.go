@@ -8,6 +8,7 @@ import (
 
 	"github.com/hedgerow-iot/hedgerow/ledger"
 	"github.com/hedgerow-iot/hedgerow/ledger/consensus"
+	"github.com/hedgerow-iot/hedgerow/ledger/network"
 )
 
 // How signatures are asked for that did not come: how often the own word is
@@ -90,12 +91,16 @@ func (p *Peers) certifier(certified uint32, now time.Time) (derived *member) {
 // page. The error wraps errUnanswered, errBody or errUndelivered when it is the
 // member's.
 func (p *Peers) fetchSignatures(ctx context.Context, m *member, wanted span) error {
+	most := maxSignatures
+	if wanted.to-wanted.from < maxSignatures/network.MaxGateways { // each member signs a milestone once
+		most = network.MaxGateways * int(wanted.to-wanted.from+1)
+	}
 	for range lagPages {
 		body, err := p.ask(ctx, m, kindSignatures, wanted.append(nil))
 		if err != nil {
 			return err
 		}
-		all, err := parseSignatures(body, maxSignatures)
+		all, err := parseSignatures(body, most)
 		if err != nil {
 			return err
 		}
@@ -109,7 +114,7 @@ func (p *Peers) fetchSignatures(ctx context.Context, m *member, wanted span) err
 		if !good {
 			return fmt.Errorf("%w: wrong signatures of milestones from %d on", errUndelivered, wanted.from)
 		}
-		if len(all) < maxSignatures {
+		if len(all) < most {
 			return nil
 		}
 		// The last milestone of a full page may have more; one that fills the

@@ -22,6 +22,7 @@ type view struct {
 
 	quorum     int
 	signatures map[uint32][]consensus.Signature
+	doubts     map[network.PublicKey]uint32 // of the next call
 }
 
 // view returns the gateway's, which counts from its next start on.
@@ -95,6 +96,14 @@ func (v *view) count() {
 	for v.word.Certified < v.word.Milestone && len(v.signatures[v.word.Certified+1]) >= v.quorum {
 		v.word.Certified++
 	}
+}
+
+func (v *view) Doubts() map[network.PublicKey]uint32 {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	doubts := v.doubts
+	v.doubts = nil
+	return doubts
 }
 
 func (v *view) Signatures(from, to uint32, most int) (all []consensus.Signature, _ error) {

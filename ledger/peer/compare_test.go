@@ -1,0 +1,86 @@
+package peer_test
+
+import (
+	"bytes"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/hedgerow-iot/hedgerow/ledger"
+	"github.com/hedgerow-iot/hedgerow/ledger/consensus"
+	"github.com/hedgerow-iot/hedgerow/ledger/network"
+	"github.com/hedgerow-iot/hedgerow/ledger/peer"
+)
+
+// Three of four certify a milestone, and the fourth says that it has another one:
+// it is asked for what it has, which is believed if more signed it than may lie.
+func TestWhoContradictsIsAskedForItsCertificate(t *testing.T) {
+	for name, signers := range map[string][]string{"one that has a certificate": {"b", "c", "r"}, "a liar": {"r"}} {
+		t.Run(name, func(t *testing.T) {
+			s := newVotingSite(t, "a", "b", "c", "r")
+			a := s.fresh("a")
+			s.fresh("b")
+			s.fresh("c")
+			certifiedAt(t, a, a.grow(3)...)
+			at := a.Agreed().Certified
+			var other, own []byte
+			for _, signer := range signers {
+				sig := consensus.SignMilestone(s.keys[signer], at, [32]byte{1})
+				if other = sig.AppendBinary(other); signer == "r" {
+					own = sig.AppendBinary(nil)
+				}
+			}
+			r := s.rogue("r")
+			var asked atomic.Int64
+			r.answer(func(request []byte) []byte {
+				if peer.KindOf(request) != peer.Signatures {
+					return nil
+				}
+				asked.Add(1)
+				return other
+			})
+			eventually(t, "it is asked", func() bool {
+				r.send("a", r.Frame(peer.Frontier, s.public("a"), "", peer.WordBody(ledger.Word{Milestone: at, Certified: at}, 0, false)))
+				r.certified(own)
+				return asked.Load() > 0
+			})
+			if len(signers) > 1 {
+				eventually(t, "the conflict is noticed", func() bool { return a.Trouble().Conflict == at })
+				return
+			}
+			certifiedAt(t, a, a.attachOne("on it goes"))
+			if tr, n := a.Trouble(), a.Stats().Contradicted; tr.Conflict != 0 || n != 1 {
+				t.Errorf("%+v after %d contradictions", tr, n)
+			}
+		})
+	}
+}
+
+// Whoever contradicts all the time is asked now and then, about one milestone,
+// and not listened to when it answers with more than members can sign.
+func TestALiarIsAskedNowAndThen(t *testing.T) {
+	s := newSite(t, "a", "b", "r")
+	v, r := s.view("a"), s.rogue("r")
+	v.derive(100, s.keys["a"], s.keys["b"])
+	var asked atomic.Int64
+	flood := consensus.SignMilestone(s.keys["r"], 7, [32]byte{1})
+	r.answer(func(request []byte) []byte {
+		if peer.KindOf(request) != peer.Signatures {
+			return nil
+		}
+		asked.Add(1)
+		return bytes.Repeat(flood.AppendBinary(nil), network.MaxGateways+1)
+	})
+	a := s.fresh("a")
+	key, began := network.PublicKey(s.public("r")), time.Now()
+	eventually(t, "it is blamed", func() bool {
+		r.send("a", r.Frame(peer.Frontier, s.public("a"), "", peer.WordBody(ledger.Word{}, 0, false)))
+		v.mu.Lock()
+		v.doubts = map[network.PublicKey]uint32{key: 7}
+		v.mu.Unlock()
+		return a.seen("r").Standing < 1
+	})
+	if n, took := asked.Load(), time.Since(began); n == 0 || n > 1+int64(took/time.Second) {
+		t.Errorf("it was asked %d times in %v", n, took)
+	}
+}
