@@ -129,6 +129,9 @@ func (l *Ledger) openAgreement() error {
 	if err := l.openIssuer(); err != nil {
 		return err
 	}
+	if err := l.openConflict(); err != nil {
+		return err
+	}
 	if !l.syncing.Load() {
 		if err := l.replay(last); err != nil {
 			return fmt.Errorf("go over the blocks that no milestone orders: %w", err)
@@ -136,25 +139,6 @@ func (l *Ledger) openAgreement() error {
 	}
 	l.showTips()
 	l.tell()
-	return nil
-}
-
-// openCertificates opens the last certified milestones for what contradicts
-// them. Those of which nothing is kept, below a state sync, are left out.
-func (l *Ledger) openCertificates(certified uint32) error {
-	certs := consensus.NewCertificates(certified)
-	for index := certified - min(certified, consensus.CertWindow) + 1; index <= certified; index++ {
-		e, _, err := l.store.Milestone(index)
-		if errors.Is(err, ErrNotFound) {
-			continue
-		} else if err != nil {
-			return fmt.Errorf("read milestone %d: %w", index, err)
-		}
-		certs.Sealed(&consensus.Milestone{Essence: e}, l.agreement.files[e.Epoch])
-	}
-	l.board.certMu.Lock()
-	l.board.certs = certs
-	l.board.certMu.Unlock()
 	return nil
 }
 
@@ -360,7 +344,7 @@ func (a *agreement) put(c Change) {
 // waits reports whether something has to be stored now, and if not, when.
 func (a *agreement) waits(now time.Time) (due bool, at time.Time) {
 	c := &a.change
-	if len(c.Milestones)+len(c.Networks)+len(c.Equivocation) > 0 || c.Own != nil {
+	if len(c.Milestones)+len(c.Networks)+len(c.Equivocation) > 0 || c.Own != nil || c.Conflict != nil {
 		return true, at
 	}
 	if len(c.Certificates) > 0 || c.Certified > 0 {
@@ -432,16 +416,8 @@ func (l *Ledger) judge(st consensus.Status) {
 	for _, key := range st.Against {
 		l.contradict(key, st.Index)
 	}
-	if st.Alarm && !a.alarmed {
-		a.alarmed = true
-		if a.issuer != nil {
-			a.issuer.Halt()
-		}
-		l.board.mu.Lock()
-		l.board.trouble.Conflict = st.Index
-		l.board.mu.Unlock()
-		l.log.Error("other gateways signed another milestone than this one derived; this gateway votes no more",
-			"alarm", "milestone_conflict", "milestone", st.Index)
+	if st.Alarm {
+		l.conflict(st.Index)
 	}
 	if !st.Certified {
 		return
@@ -452,22 +428,6 @@ func (l *Ledger) judge(st consensus.Status) {
 	a.change.Certificates = append(a.change.Certificates, Certificate{st.Index, l.board.certs.Complete(st.Index)})
 	a.sealed[st.Index] = true
 	l.certifyTo()
-}
-
-// contradict takes note of a gateway that signed another milestone than this one
-// derived. It alone may be lying; what else it knows, others ask it for.
-func (l *Ledger) contradict(key network.PublicKey, index uint32) {
-	a := &l.agreement
-	l.counts.contradictions.Add(1)
-	if !a.liars[key] { // once: it may do so at every milestone
-		a.liars[key] = true
-		l.log.Warn("a gateway signed another milestone than this one derived", "gateway", l.nameOf(key), "milestone", index)
-	}
-	l.board.mu.Lock()
-	defer l.board.mu.Unlock()
-	if _, ok := l.board.doubts[key]; !ok && !a.alarmed {
-		l.board.doubts[key] = index
-	}
 }
 
 // certifyTo finds out up to where all milestones are certified. One without a

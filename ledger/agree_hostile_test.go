@@ -1,8 +1,10 @@
 package ledger_test
 
 import (
+	"crypto/ed25519"
 	"encoding/json"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -167,6 +169,106 @@ func TestWhoHearsOfAnotherCertificateVotesNoMore(t *testing.T) {
 			f.certified(f.all[1].attach(3), f.all[1:]...)
 			if n := l.Stats(); n.Votes != votes || n.Contradicted != 2 {
 				t.Errorf("it votes %d times more, and counts %d contradictions", n.Votes-votes, n.Contradicted)
+			}
+		})
+	}
+}
+
+// What others have signed is not undone by a restart, nor by a disk that is full
+// for a while.
+func TestAHaltOutlivesARestart(t *testing.T) {
+	f := federate(t, 4, func() ledger.Store { return &tired{Store: open(t, t.TempDir())} })
+	m := f.all[0]
+	f.certified(m.attach(3), f.all...)
+	at := m.ledger().Agreed().Certified
+	m.store.(*tired).busy.Store(true)
+	if err := m.ledger().Certify([]consensus.Signature{
+		consensus.SignMilestone(f.keys[2], at, [32]byte{1}), consensus.SignMilestone(f.keys[3], at, [32]byte{1}),
+	}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the conflict is noticed", func() bool { return m.ledger().Trouble().Conflict == at })
+	m.store.(*tired).busy.Store(false)
+	eventually(t, "it is stored", func() bool {
+		index, err := m.store.Conflict()
+		return err == nil && index == at
+	})
+	for range 2 {
+		m.stop()
+		m.start()
+		if tr := m.ledger().Trouble(); tr.Conflict != at {
+			t.Errorf("after a restart trouble is %+v, want a conflict at %d", tr, at)
+		}
+		ids := f.all[1].attach(2)
+		f.certified(append(ids, m.attach(1)...), f.all...) // it still takes in, and follows
+		if n := m.ledger().Stats().Votes; n != 0 {
+			t.Errorf("after a restart it votes %d times", n)
+		}
+		last, err := f.all[1].ledger().Milestone(f.all[1].ledger().Agreed().Certified)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, sig := range last.Signatures {
+			if string(sig.PublicKey[:]) == string(f.keys[0].Public().(ed25519.PublicKey)) {
+				t.Error("after a restart it signs")
+			}
+		}
+	}
+	m.stop()
+	if err := ledger.Trust(m.store); err != nil {
+		t.Fatal(err)
+	}
+	m.start()
+	eventually(t, "it votes again once somebody has decided", func() bool {
+		f.certified(m.attach(1), f.all...)
+		return m.ledger().Stats().Votes > 0
+	})
+	if tr := m.ledger().Trouble(); tr.Conflict != 0 {
+		t.Errorf("trouble is %+v", tr)
+	}
+}
+
+// A tired store has no room at times.
+type tired struct {
+	ledger.Store
+	busy atomic.Bool
+}
+
+func (s *tired) Commit(c ledger.Change) error {
+	if s.busy.Load() {
+		return ledger.ErrBusy
+	}
+	return s.Store.Commit(c)
+}
+
+func TestCertifiedMilestonesThatContradictTheOwnOnesAreAConflict(t *testing.T) {
+	for name, tt := range map[string]struct {
+		ahead     uint32 // of the last one
+		conflicts bool
+	}{
+		"another last one":         {0, true},
+		"the next of another one":  {1, true},
+		"a later one, after a gap": {2, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := federate(t, 1, memories)
+			m := f.all[0]
+			f.certified(m.attach(1), m)
+			last := m.ledger().Agreed().Milestone
+			step := &ledger.Import{Milestones: []ledger.Imported{{Essence: consensus.Essence{
+				Index: last + tt.ahead, Previous: [32]byte{1}, NetworkHash: f.file.Hash(),
+				InclusionRoot: stardust.MerkleRoot(nil), AppliedRoot: stardust.MerkleRoot(nil),
+			}}}}
+			if err := m.ledger().Import(t.Context(), step); !errors.Is(err, ledger.ErrForeign) {
+				t.Errorf("Import = %v, want ErrForeign", err)
+			}
+			want := uint32(0)
+			if tt.conflicts {
+				want = last
+			}
+			stored, err := m.store.Conflict()
+			if got := m.ledger().Trouble().Conflict; got != want || stored != want || err != nil {
+				t.Errorf("the conflict is at %d, stored %d, %v, want %d", got, stored, err, want)
 			}
 		})
 	}

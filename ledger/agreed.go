@@ -77,8 +77,8 @@ type board struct {
 type Trouble struct {
 	Equivocators []string // names of those that signed two votes of which an honest one signs one
 	// Conflict is the index of a milestone of which more than the tolerated
-	// weight signed another one than this replica derived: it votes no more
-	// until a restart. 0: none.
+	// weight signed another one than this replica derived: it votes no more,
+	// over restarts, until [Trust]. 0: none.
 	Conflict uint32
 	// Recovering: what this gateway voted is lost, and it votes no more until a
 	// quorum of the others has answered (consensus.md §7).

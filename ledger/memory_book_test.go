@@ -113,6 +113,15 @@ func (m *memory) Own() (own *consensus.Durable, err error) {
 	return own, nil
 }
 
+func (m *memory) Conflict() (index uint32, err error) {
+	for _, c := range m.changes() {
+		if c.Conflict != nil {
+			index = *c.Conflict
+		}
+	}
+	return index, nil
+}
+
 func (m *memory) Equivocations() (all []consensus.Equivocation, err error) {
 	for _, c := range m.changes() {
 		all = append(all, c.Equivocation...)

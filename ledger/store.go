@@ -18,6 +18,7 @@ type Change struct {
 	Equivocation []consensus.Equivocation // one of a key
 	Networks     []*network.File          // of the epochs after the last one stored
 	Sync         *SyncChange              // of a state sync; nil: none
+	Conflict     *uint32                  // index of a milestone of which others signed another one, so that the gateway votes no more; of 0: it votes again; nil: as it was
 }
 
 // A SyncChange is what a state sync, which takes over milestones instead of
@@ -137,6 +138,9 @@ type Book interface {
 	Syncing() (bool, error)
 	// Own returns the record of the gateway's own votes; nil if there is none.
 	Own() (*consensus.Durable, error)
+	// Conflict returns the index of the milestone for whose sake the gateway
+	// votes no more; 0: there is none.
+	Conflict() (uint32, error)
 	// Equivocations returns the proofs stored.
 	Equivocations() ([]consensus.Equivocation, error)
 	// Networks returns the network files stored, from epoch 0 on.

@@ -52,8 +52,10 @@ type importJob struct {
 func (l *Ledger) Syncing() bool { return l.syncing.Load() }
 
 // Import takes over milestones and waits until they are durable. Those that the
-// replica has are left out, so a step may be repeated. The error wraps
-// [ErrForeign], [ErrBusy], [ErrClosed], or is that of ctx or the store.
+// replica has are left out, so a step may be repeated. Since they lie below a
+// certificate, milestones that contradict those of the replica are a conflict;
+// see [Trouble]. The error wraps [ErrForeign], [ErrBusy], [ErrClosed], or is that
+// of ctx or the store.
 func (l *Ledger) Import(ctx context.Context, step *Import) error {
 	if err := l.checkImport(step); err != nil {
 		return err
@@ -155,12 +157,18 @@ func (l *Ledger) takeOver(j *importJob) error {
 
 func (l *Ledger) importStep(step *Import) error {
 	a := &l.agreement
-	if len(a.change.Milestones)+len(a.change.Networks) > 0 || a.change.Own != nil {
+	if len(a.change.Milestones)+len(a.change.Networks) > 0 || a.change.Own != nil || a.change.Conflict != nil {
 		if err := l.flush(); err != nil {
 			return err
 		}
 	}
-	rest, err := l.follows(step.Milestones)
+	rest, contradicted, err := l.follows(step.Milestones)
+	if contradicted > 0 && !a.alarmed {
+		l.conflict(contradicted)
+		if err := l.flush(); err != nil {
+			return err
+		}
+	}
 	if err != nil {
 		return err
 	}
@@ -209,16 +217,17 @@ func (in *importer) endsOn(last *Imported) error {
 	return err
 }
 
-// follows returns those of the milestones that the replica does not have.
-func (l *Ledger) follows(ms []Imported) ([]Imported, error) {
+// follows returns those of the milestones that the replica does not have, and
+// with the error, if that is why, the one of the replica's that they contradict.
+func (l *Ledger) follows(ms []Imported) (rest []Imported, contradicted uint32, err error) {
 	last, _ := l.store.Last()
 	for len(ms) > 0 && ms[0].Index <= last {
 		e, _, err := l.store.Milestone(ms[0].Index)
 		if err != nil && !errors.Is(err, ErrNotFound) {
-			return nil, err
+			return nil, 0, err
 		}
 		if err == nil && e.ID() != ms[0].ID() {
-			return nil, foreign("milestone %d is another one here", e.Index)
+			return nil, e.Index, foreign("milestone %d is another one here", e.Index)
 		}
 		ms = ms[1:]
 	}
@@ -226,19 +235,22 @@ func (l *Ledger) follows(ms []Imported) ([]Imported, error) {
 	if last > 0 {
 		e, _, err := l.store.Milestone(last)
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		previous = e.ID()
+		if len(ms) > 0 && ms[0].Index == at && ms[0].Previous != previous {
+			return nil, last, foreign("milestone %d follows another milestone %d than the one here", at, last)
+		}
 	} else if len(ms) > 0 && ms[0].Index > 1 {
 		at, previous = ms[0].Index, ms[0].Previous
 	}
 	for i := range ms {
 		if ms[i].Index != at || ms[i].Previous != previous {
-			return nil, foreign("milestone %d does not follow %d", ms[i].Index, at-1)
+			return nil, 0, foreign("milestone %d does not follow %d", ms[i].Index, at-1)
 		}
 		at, previous = at+1, ms[i].ID()
 	}
-	return ms, nil
+	return ms, 0, nil
 }
 
 // An importer fills Commits with milestones.

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"maps"
+	"math"
 	"slices"
 
 	"github.com/dgraph-io/badger/v4"
@@ -281,6 +282,19 @@ func (s *Store) Own() (d *consensus.Durable, err error) {
 		return err
 	})
 	return d, err
+}
+
+// Conflict implements [ledger.Book].
+func (s *Store) Conflict() (index uint32, err error) {
+	err = s.db.View(func(txn *badger.Txn) error {
+		n, err := number(txn, []byte{prefixConflict})
+		if err == nil && n > math.MaxUint32 {
+			err = damaged("a milestone conflict at %d", n)
+		}
+		index = uint32(n)
+		return err
+	})
+	return index, err
 }
 
 // Equivocations implements [ledger.Book].

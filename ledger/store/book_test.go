@@ -197,6 +197,39 @@ func TestTheRecordOfOwnVotesIsStoredWithThem(t *testing.T) {
 	}
 }
 
+func TestAConflictIsStoredUntilItIsTakenBack(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	stored := func(want uint32) {
+		t.Helper()
+		for _, s := range []*Store{s, open(t, copyDir(t, dir))} { // as a crash leaves it
+			if index, err := s.Conflict(); index != want || err != nil {
+				t.Errorf("Conflict = %d, %v, want %d", index, err, want)
+			}
+			if err := s.Check(t.Context()); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	stored(0)
+	if err := s.Commit(ledger.Change{Conflict: new(uint32(912))}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Commit(ledger.Change{Certified: 1}); err != nil {
+		t.Fatal(err)
+	}
+	for _, change := range []func(ledger.Store) error{ledger.Begin, ledger.Distrust} { // not by another key or a restore
+		if err := change(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stored(912)
+	if err := ledger.Trust(s); err != nil {
+		t.Fatal(err)
+	}
+	stored(0)
+}
+
 func TestCheckFindsDamageOfWhatWasAgreed(t *testing.T) {
 	key := func(k []byte) func(*badger.Txn) error { return func(txn *badger.Txn) error { return txn.Delete(k) } }
 	put := func(k, v []byte) func(*badger.Txn) error { return func(txn *badger.Txn) error { return txn.Set(k, v) } }

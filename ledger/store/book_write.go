@@ -21,6 +21,11 @@ func (w *writer) book(c *ledger.Change) error {
 			return err
 		}
 	}
+	if c.Conflict != nil {
+		if err := w.set([]byte{prefixConflict}, binary.AppendUvarint(nil, uint64(*c.Conflict))); err != nil {
+			return err
+		}
+	}
 	for i := range c.Milestones {
 		if err := w.milestone(&c.Milestones[i]); err != nil {
 			return fmt.Errorf("milestone %d: %w", c.Milestones[i].Index, err)

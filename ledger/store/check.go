@@ -256,6 +256,7 @@ func (c *checker) rest() error {
 		prefixBlock, prefixChild, prefixID, prefixMark, prefixShelf, prefixTag, prefixName, prefixFormat,
 		prefixCert, prefixEquivocation, prefixCertified, prefixList, prefixMilestone, prefixNetwork, prefixOrdered,
 		prefixLow, prefixOwn, prefixMilestoneID, prefixTips1, prefixStub, prefixStubID, prefixPruned, prefixSync,
+		prefixConflict,
 	}
 	for it.Rewind(); it.Valid(); {
 		first := it.Item().Key()[0]

@@ -28,6 +28,7 @@ const (
 
 	prefixCert         = 'C' // of what the gateways agreed
 	prefixEquivocation = 'E'
+	prefixConflict     = 'H'
 	prefixCertified    = 'K'
 	prefixList         = 'L'
 	prefixMilestone    = 'M'

@@ -47,6 +47,8 @@
 //	K                              every milestone up to this index has a certificate, uvarint
 //	U                              no block with a number below is unordered, uvarint
 //	W                              the gateway's own votes: 1 | epoch u32 | opened u32 | head 32 | flags
+//	H                              index of a milestone of which others signed another one than stands here,
+//	                               uvarint: the gateway votes no more; 0, or missing: there is none
 //	E key                          proof of equivocation: epoch u32 | round u32 | two block ids
 //	N epoch, chunk                 network file in JSON, 32 KiB a chunk
 //
