@@ -180,7 +180,7 @@ func troubleAlarms(t Trouble) (out []Alarm) {
 	}
 	if t.Conflict != 0 {
 		out = append(out, Alarm{"milestone_conflict", fmt.Sprintf("more gateways than may be faulty signed another milestone %d than this one derived. "+
-			"It votes no more; compare the last milestones of all gateways, and trust no confirmation until the cause is found", t.Conflict)})
+			"It votes no more, restarted or not; compare the milestones of all gateways, and trust no confirmation until the cause is found", t.Conflict)})
 	}
 	if t.Recovering {
 		out = append(out, Alarm{"recovering", "this gateway does not know what it voted, since its ledger is not the one that it had: it counts as off until a quorum of the other gateways has told it. " +

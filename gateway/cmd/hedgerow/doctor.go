@@ -16,6 +16,7 @@ import (
 type doctorCmd struct {
 	target
 	Repair bool `help:"First repair what can be without losing anything that was acknowledged; the gateway must not run."`
+	Again  bool `name:"vote-again" help:"First end a milestone conflict, after finding out that the milestones of this gateway are the right ones; the gateway must not run."`
 	JSON   bool `name:"json" help:"Print a JSON list."`
 }
 
@@ -41,6 +42,9 @@ func (c *doctorCmd) Run(e *env) error {
 	var findings []gateway.Finding
 	if c.Repair {
 		findings = d.Repair(e.ctx)
+	}
+	if c.Again {
+		findings = append(findings, d.VoteAgain()...)
 	}
 	findings = append(findings, d.Examine(e.ctx)...)
 	return c.print(e, findings)
