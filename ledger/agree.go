@@ -404,7 +404,7 @@ func (l *Ledger) derived(m *consensus.Milestone, file *network.File, tell bool) 
 		return
 	}
 	sig := consensus.SignMilestone(a.key, m.Index, m.ID())
-	l.certify([]consensus.Signature{sig})
+	l.certify([]signed{{Signature: sig}})
 	if tell {
 		l.publish(sig)
 	}
@@ -415,6 +415,9 @@ func (l *Ledger) judge(st consensus.Status) {
 	a := &l.agreement
 	for _, key := range st.Against {
 		l.contradict(key, st.Index)
+	}
+	for _, sig := range st.Doubts {
+		l.doubt(sig)
 	}
 	if st.Alarm {
 		l.conflict(st.Index)
@@ -444,11 +447,17 @@ func (l *Ledger) certifyTo() {
 }
 
 // certify takes in what others signed.
-func (l *Ledger) certify(signatures []consensus.Signature) {
+func (l *Ledger) certify(signatures []signed) {
 	l.board.certMu.Lock()
 	defer l.board.certMu.Unlock()
 	for _, sig := range signatures {
-		st, err := l.board.certs.Add(sig)
+		var st consensus.Status
+		var err error
+		if sig.shown == nil {
+			st, err = l.board.certs.Add(sig.Signature)
+		} else {
+			st, err = l.board.certs.Rival(sig.shown, sig.Signature)
+		}
 		if err != nil {
 			l.counts.badSignatures.Add(1)
 			l.log.Debug("signature of a milestone dropped", "err", err)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/hedgerow-iot/hedgerow/ledger"
 	"github.com/hedgerow-iot/hedgerow/ledger/consensus"
+	"github.com/hedgerow-iot/hedgerow/ledger/network"
 	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
 )
 
@@ -103,28 +104,76 @@ func TestAGatewayThatVotesTwiceIsNamedAndAgreementGoesOn(t *testing.T) {
 	f.agree(f.all[:3]...)
 }
 
+// rival is a milestone of an index that nobody derives.
+func rival(index uint32) *consensus.Essence {
+	return &consensus.Essence{Index: index, Timestamp: 1, Parents: []stardust.BlockID{{1}}}
+}
+
+// contradict has a ledger hear that some have signed another milestone of an
+// index.
+func (f *federation) contradict(l *ledger.Ledger, index uint32, by ...int) {
+	f.t.Helper()
+	for _, g := range by {
+		if err := l.Contradict(rival(index), consensus.SignMilestone(f.keys[g], index, rival(index).ID())); err != nil {
+			f.t.Fatal(err)
+		}
+	}
+}
+
+// Whoever may publish can send old signatures again under the index of a
+// milestone to come, or of one that stands.
+func TestSignaturesSentAgainUnderAnotherIndexHaltNobody(t *testing.T) {
+	f := federate(t, 4, memories)
+	f.certified(f.all[0].attach(1), f.all...)
+	old, err := f.all[0].ledger().Signatures(1, 1, 10)
+	if err != nil || len(old) < 3 {
+		t.Fatalf("%d signatures, %v", len(old), err)
+	}
+	for i := range 10 {
+		for _, m := range f.all {
+			last := m.ledger().Agreed().Milestone
+			var again []consensus.Signature
+			for index := max(last, 4) - 2; index < last+8; index++ {
+				for _, s := range old {
+					s.Index = index
+					again = append(again, s)
+				}
+			}
+			if err := m.ledger().Certify(again); err != nil {
+				t.Fatal(err)
+			}
+		}
+		f.certified(f.all[i%4].attach(1), f.all...)
+	}
+	for i, m := range f.all {
+		if tr := m.ledger().Trouble(); tr.Conflict != 0 || m.ledger().Stats().Contradicted != 0 {
+			t.Errorf("gateway %d: %+v", i, tr)
+		}
+		for _, d := range m.ledger().Doubts() {
+			if d.Index > 1 && d.Milestone == old[0].Milestone && m.ledger().Agreed().Milestone > 1 {
+				t.Errorf("gateway %d doubts what it has itself: %d", i, d.Index)
+			}
+		}
+	}
+}
+
 func TestWhoIsContradictedByManyVotesNoMore(t *testing.T) {
 	f := federate(t, 4, memories)
 	l := f.all[0].ledger()
 	f.certified(f.all[0].attach(1), f.all...)
-	next := l.Agreed().Milestone + 1
-	one := consensus.SignMilestone(f.keys[2], next, [32]byte{1})
-	other := consensus.SignMilestone(f.keys[3], next, [32]byte{1})
-	bad := other
+	at := l.Agreed().Milestone
+	bad := consensus.SignMilestone(f.keys[3], at, rival(at).ID())
 	bad.Signature[0] ^= 1
-	if err := l.Certify([]consensus.Signature{one, bad}); err != nil {
+	if err := l.Contradict(rival(at), bad); err != nil {
 		t.Fatal(err)
 	}
+	f.contradict(l, at, 2)
 	f.certified(f.all[0].attach(1), f.all...)
 	if tr := l.Trouble(); tr.Conflict != 0 {
 		t.Errorf("one gateway that may be Byzantine makes an alarm: %+v", tr)
 	}
-	next = l.Agreed().Milestone + 1
-	one, other = consensus.SignMilestone(f.keys[2], next, [32]byte{1}), consensus.SignMilestone(f.keys[3], next, [32]byte{1})
-	if err := l.Certify([]consensus.Signature{one, other}); err != nil {
-		t.Fatal(err)
-	}
-	f.all[1].attach(1)
+	next := l.Agreed().Milestone
+	f.contradict(l, next, 2, 3)
 	eventually(t, "the contradiction is noticed", func() bool { return l.Trouble().Conflict == next })
 	votes := l.Stats().Votes
 	f.certified(f.all[1].attach(3), f.all[1:]...)
@@ -147,20 +196,22 @@ func TestWhoHearsOfAnotherCertificateVotesNoMore(t *testing.T) {
 			}
 			l := m.ledger()
 			at := l.Agreed().Certified
-			one, other := consensus.SignMilestone(f.keys[2], at, [32]byte{1}), consensus.SignMilestone(f.keys[3], at, [32]byte{1})
-			for range 2 { // the second says nothing new
-				if err := l.Certify([]consensus.Signature{one}); err != nil {
-					t.Fatal(err)
-				}
+			one := consensus.SignMilestone(f.keys[2], at, rival(at).ID())
+			if err := l.Certify([]consensus.Signature{one}); err != nil {
+				t.Fatal(err)
 			}
+			var doubts map[network.PublicKey]consensus.Signature
+			eventually(t, "it is doubted", func() bool { doubts = l.Doubts(); return len(doubts) > 0 })
+			if len(doubts) != 1 || doubts[one.PublicKey] != one || l.Doubts() != nil {
+				t.Errorf("doubts are %v, want the signature, once", doubts)
+			}
+			f.contradict(l, at, 2, 2) // the second says nothing new
 			eventually(t, "the contradiction is counted", func() bool { return l.Stats().Contradicted == 1 })
-			if doubts := l.Doubts(); len(doubts) != 1 || doubts[one.PublicKey] != at || l.Doubts() != nil {
-				t.Errorf("doubts are %v, want milestone %d of %v, once", doubts, at, one.PublicKey)
-			}
 			f.certified(m.attach(1), f.all...)
 			if tr := l.Trouble(); tr.Conflict != 0 {
 				t.Errorf("one gateway that may be Byzantine makes an alarm: %+v", tr)
 			}
+			other := consensus.SignMilestone(f.keys[3], at, rival(at).ID())
 			if err := l.Certify([]consensus.Signature{other}); err != nil {
 				t.Fatal(err)
 			}
@@ -182,11 +233,7 @@ func TestAHaltOutlivesARestart(t *testing.T) {
 	f.certified(m.attach(3), f.all...)
 	at := m.ledger().Agreed().Certified
 	m.store.(*tired).busy.Store(true)
-	if err := m.ledger().Certify([]consensus.Signature{
-		consensus.SignMilestone(f.keys[2], at, [32]byte{1}), consensus.SignMilestone(f.keys[3], at, [32]byte{1}),
-	}); err != nil {
-		t.Fatal(err)
-	}
+	f.contradict(m.ledger(), at, 2, 3)
 	eventually(t, "the conflict is noticed", func() bool { return m.ledger().Trouble().Conflict == at })
 	m.store.(*tired).busy.Store(false)
 	eventually(t, "it is stored", func() bool {

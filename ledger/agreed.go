@@ -64,9 +64,9 @@ type board struct {
 	approvedAt uint64                    // how many there were
 	newly      chan struct{}             // closed, and made anew, when there are more
 	words      []heard
-	signatures []consensus.Signature
+	signatures []signed
 	trouble    Trouble
-	doubts     map[network.PublicKey]uint32 // milestones that these signed otherwise; nobody has asked them yet
+	doubts     map[network.PublicKey]consensus.Signature // by their keys; nobody has asked them yet
 
 	certMu sync.Mutex // guards what follows; taken before mu
 	certs  *consensus.Certificates
@@ -112,7 +112,13 @@ func (b *board) init() {
 	b.wake = make(chan struct{}, 1)
 	b.changed, b.newly = make(chan struct{}), make(chan struct{})
 	b.approved = map[stardust.BlockID]bool{}
-	b.doubts = map[network.PublicKey]uint32{}
+	b.doubts = map[network.PublicKey]consensus.Signature{}
+}
+
+// A signed is a signature of a milestone, and the milestone if it is shown.
+type signed struct {
+	consensus.Signature
+	shown *consensus.Essence
 }
 
 // show replaces what is agreed.
@@ -172,7 +178,7 @@ func (b *board) isApproved(id stardust.BlockID) bool {
 }
 
 // take returns what was said since the last call.
-func (b *board) take() ([]heard, []consensus.Signature) {
+func (b *board) take() ([]heard, []signed) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	words, signatures := b.words, b.signatures
@@ -299,11 +305,26 @@ func (l *Ledger) Hear(from network.PublicKey, w Word) {
 // them need not be the signer. Those that are wrong are dropped. The error wraps
 // ErrBusy when too many wait.
 func (l *Ledger) Certify(signatures []consensus.Signature) error {
+	all := make([]signed, len(signatures))
+	for i := range signatures {
+		all[i].Signature = signatures[i]
+	}
+	return l.sign(all...)
+}
+
+// Contradict shows the milestone that one of Doubts is a signature of. If it is
+// of the index that the signature was said to be of, that counts against the
+// milestone that this replica derived. The error is as that of Certify.
+func (l *Ledger) Contradict(e *consensus.Essence, sig consensus.Signature) error {
+	return l.sign(signed{sig, e})
+}
+
+func (l *Ledger) sign(all ...signed) error {
 	b := &l.board
 	b.mu.Lock()
-	full := len(b.signatures)+len(signatures) > maxSignatures
+	full := len(b.signatures)+len(all) > maxSignatures
 	if !full {
-		b.signatures = append(b.signatures, signatures...)
+		b.signatures = append(b.signatures, all...)
 	}
 	b.mu.Unlock()
 	b.signal()
@@ -313,11 +334,11 @@ func (l *Ledger) Certify(signatures []consensus.Signature) error {
 	return nil
 }
 
-// Doubts returns for each gateway that has signed another milestone than this one
-// derived, since the last call, the index of the first. What such a gateway has
-// of that index ([Ledger.Signatures]) shows, once given to Certify, whether it
-// lies or others say the same.
-func (l *Ledger) Doubts() map[network.PublicKey]uint32 {
+// Doubts returns, of each gateway that has signed what is said to be another
+// milestone than this replica derived, a signature, since the last call. Whoever
+// has that milestone can show it ([Ledger.Contradict]), and who else has signed
+// it ([Ledger.Signatures]).
+func (l *Ledger) Doubts() map[network.PublicKey]consensus.Signature {
 	b := &l.board
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -325,7 +346,7 @@ func (l *Ledger) Doubts() map[network.PublicKey]uint32 {
 		return nil
 	}
 	doubts := b.doubts
-	b.doubts = map[network.PublicKey]uint32{}
+	b.doubts = map[network.PublicKey]consensus.Signature{}
 	return doubts
 }
 

@@ -76,7 +76,7 @@ func (l *Ledger) halt(index uint32) {
 }
 
 // contradict takes note of a gateway that signed another milestone than this one
-// derived. It alone may be lying; what else it knows, others ask it for.
+// derived. It alone may be lying.
 func (l *Ledger) contradict(key network.PublicKey, index uint32) {
 	a := &l.agreement
 	l.counts.contradictions.Add(1)
@@ -84,9 +84,17 @@ func (l *Ledger) contradict(key network.PublicKey, index uint32) {
 		a.liars[key] = true
 		l.log.Warn("a gateway signed another milestone than this one derived", "gateway", l.nameOf(key), "milestone", index)
 	}
+}
+
+// doubt has others asked for what may be another milestone than this one derived,
+// unless it stands here, under its own index.
+func (l *Ledger) doubt(sig consensus.Signature) {
+	if _, err := l.store.MilestoneIndex(sig.Milestone); err == nil || l.agreement.alarmed {
+		return
+	}
 	l.board.mu.Lock()
 	defer l.board.mu.Unlock()
-	if _, ok := l.board.doubts[key]; !ok && !a.alarmed {
-		l.board.doubts[key] = index
+	if _, ok := l.board.doubts[sig.PublicKey]; !ok {
+		l.board.doubts[sig.PublicKey] = sig
 	}
 }

@@ -84,9 +84,12 @@ type certificate struct {
 	// said are, until the milestone is derived, at most two signatures of one
 	// key; then one of each member for the id; then, when they are stored, none.
 	said        []Signature
-	same, other uint64 // members that signed the id, and another one
+	same, other uint64 // members that signed the id, and a rival
 	done        bool   // a quorum has signed
 	stored      bool   // only who contradicts it is of interest
+
+	rivals map[[32]byte]bool // other milestones of the index, shown; nil: none
+	shown  uint64            // members by whose signature one was
 }
 
 // NewCertificates returns an empty collection of a replica whose last milestone
@@ -107,6 +110,9 @@ type Status struct {
 	// Against are the members of which it is new that they signed another one.
 	// An honest one has derived it; up to B may lie.
 	Against []network.PublicKey
+	// Doubts are signatures of members that hold, of what may be another
+	// milestone of this index, or one of another index.
+	Doubts []Signature
 }
 
 // Derived takes a milestone that this replica derived, in their order, with the
@@ -173,6 +179,32 @@ func (c *Certificates) Add(s Signature) (Status, error) {
 	return st, nil
 }
 
+// Rival shows the milestone that a member signed, because of a doubt. From then
+// on signatures of it count against the own one, those of its other signers too.
+// It is ignored, as is a signature that is not of it, if there is no own one of
+// its index, or the member has shown one. The error wraps [ErrBadSignature].
+func (c *Certificates) Rival(e *Essence, s Signature) (Status, error) {
+	st := Status{Index: s.Index}
+	k := c.open[s.Index]
+	if k == nil || k.epoch == nil || e.Index != s.Index || e.ID() != s.Milestone || s.Milestone == k.id {
+		return st, nil
+	}
+	g, ok := k.epoch.file.Index(s.PublicKey[:])
+	switch {
+	case !ok || !s.holds():
+		return st, s.misfit()
+	case k.shown&bit(uint8(g)) != 0:
+		return st, nil
+	case k.rivals == nil:
+		k.rivals = map[[32]byte]bool{}
+	}
+	k.shown |= bit(uint8(g))
+	k.rivals[s.Milestone] = true
+	k.take(&st, s, g)
+	k.judge(&st)
+	return st, nil
+}
+
 // early takes a signature of a milestone that is not derived.
 func (k *certificate) early(s *Signature) error {
 	words := 0
@@ -203,6 +235,8 @@ func (k *certificate) take(st *Status, s Signature, g int) {
 	case s.Milestone == k.id:
 		k.same |= b
 		k.said = append(k.said, s)
+	case !k.rivals[s.Milestone]:
+		st.Doubts = append(st.Doubts, s)
 	case k.other&b == 0:
 		k.other |= b
 		st.Against = append(st.Against, s.PublicKey)

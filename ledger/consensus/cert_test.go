@@ -4,9 +4,18 @@ import (
 	"bytes"
 	"errors"
 	"testing"
+
+	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
 )
 
 func certOf(i int, id byte) Signature { return SignMilestone(simKey(i), 1, [32]byte{id}) }
+
+// rival is another milestone of an index than those that tests derive.
+func rival(index uint32, which byte) *Essence {
+	return &Essence{Index: index, Timestamp: uint32(which), Parents: []stardust.BlockID{{1}}}
+}
+
+func signRival(i int, e *Essence) Signature { return SignMilestone(simKey(i), e.Index, e.ID()) }
 
 func TestCertificateNeedsAQuorum(t *testing.T) {
 	file := simFile("c", []uint32{1, 1, 1, 1})
@@ -46,10 +55,65 @@ func TestContradictingCertificatesAlarm(t *testing.T) {
 	c := NewCertificates(0)
 	c.Derived(&Milestone{Essence: Essence{Index: 1}}, simFile("c", []uint32{1, 1, 1, 1}))
 	for i, want := range []bool{false, true} {
-		st, err := c.Add(certOf(i, 9))
+		st, err := c.Rival(rival(1, 9), signRival(i, rival(1, 9)))
 		if err != nil || st.Alarm != want {
 			t.Errorf("after %d of four: %+v, %v; want alarm %v", i+1, st, err, want)
 		}
+	}
+}
+
+// What is signed is an id without an index: signatures of other milestones can be
+// sent again under this one. They count only if the milestone is one of this
+// index.
+func TestSignaturesOfOtherIndexesAreNoContradiction(t *testing.T) {
+	file := simFile("c", []uint32{1, 1, 1, 1})
+	c := NewCertificates(0)
+	m := &Milestone{Essence: Essence{Index: 1}}
+	for i := range 3 { // before it is derived
+		for _, which := range []byte{1, 2} {
+			if _, err := c.Add(SignMilestone(simKey(i), 1, rival(7, which).ID())); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if st := c.Derived(m, file); st.Alarm || len(st.Against) > 0 || len(st.Doubts) != 6 {
+		t.Errorf("derived after six of another index: %+v", st)
+	}
+	for i := range 3 {
+		s := SignMilestone(simKey(i), 1, rival(7, 3).ID())
+		if st, err := c.Add(s); err != nil || st.Alarm || len(st.Against) > 0 || len(st.Doubts) != 1 || st.Doubts[0] != s {
+			t.Errorf("gateway %d: %+v, %v; want a doubt", i, st, err)
+		}
+		if st, err := c.Rival(rival(7, 3), s); err != nil || st.Alarm || len(st.Against) > 0 {
+			t.Errorf("gateway %d, and the milestone is shown: %+v, %v", i, st, err)
+		}
+	}
+	for i := range 3 {
+		st, err := c.Add(SignMilestone(simKey(i), 1, m.ID()))
+		if err != nil || st.Certified != (i == 2) {
+			t.Errorf("gateway %d signs: %+v, %v", i, st, err)
+		}
+	}
+	// A member that signs what it likes shows one of it at most.
+	for _, which := range []byte{1, 2, 3} {
+		if _, err := c.Rival(rival(1, which), signRival(3, rival(1, which))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := len(c.open[1].rivals); n != 1 {
+		t.Errorf("%d milestones are kept of one member", n)
+	}
+	// Once a milestone of the index is shown its other signers count at once.
+	if _, err := c.Rival(rival(1, 9), signRival(0, rival(1, 9))); err != nil {
+		t.Fatal(err)
+	}
+	if st, err := c.Add(signRival(1, rival(1, 9))); err != nil || !st.Alarm || len(st.Against) != 1 || len(st.Doubts) > 0 {
+		t.Errorf("another signer of what was shown: %+v, %v", st, err)
+	}
+	forged := signRival(2, rival(1, 9))
+	forged.Signature[0] ^= 1
+	if st, err := c.Rival(rival(1, 9), forged); !errors.Is(err, ErrBadSignature) || len(st.Against) > 0 {
+		t.Errorf("a forged signature of what was shown: %+v, %v", st, err)
 	}
 }
 
@@ -88,12 +152,12 @@ func TestAContradictingCertificateAlarmsAfterTheOwnOne(t *testing.T) {
 				if i == 0 {
 					continue
 				}
-				s := SignMilestone(simKey(i), at, [32]byte{9})
-				if st, err := c.Add(s); err != nil || st.Alarm != alarm || st.Certified || len(st.Against) != 1 || st.Against[0] != s.PublicKey {
+				s := signRival(i, rival(at, 9))
+				if st, err := c.Rival(rival(at, 9), s); err != nil || st.Alarm != alarm || st.Certified || len(st.Against) != 1 || st.Against[0] != s.PublicKey {
 					t.Errorf("%s, gateway %d of milestone %d: %+v, %v; want alarm %v", name, i, at, st, err, alarm)
 				}
 				s.Milestone[0], s.Signature[0] = 8, 8 // a further word is not even looked at
-				if st, err := c.Add(s); err != nil || len(st.Against) > 0 {
+				if st, err := c.Add(s); err != nil || len(st.Against)+len(st.Doubts) > 0 {
 					t.Errorf("%s, gateway %d again: %+v, %v", name, i, st, err)
 				}
 			}

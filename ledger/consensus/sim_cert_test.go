@@ -85,6 +85,9 @@ func (n *simNode) hear(signatures []Signature) {
 
 func (n *simNode) judge(st Status) {
 	d, c := n.disk, n.sim.check
+	for _, sig := range st.Doubts {
+		n.compare(sig)
+	}
 	if st.Alarm && !n.evil {
 		n.issuer.Halt()
 		c.fail("§5: node %d: others contradict its milestone %d", n.index, st.Index)
@@ -99,6 +102,21 @@ func (n *simNode) judge(st Status) {
 	n.certs.Forget(d.sealed + 1)
 	if !n.evil {
 		c.certificate(n, st.Index)
+	}
+}
+
+// compare has the honest signer of what may be another milestone show it.
+func (n *simNode) compare(sig Signature) {
+	for _, o := range n.sim.nodes {
+		if o.evil || o.public != sig.PublicKey || int(sig.Index) > len(o.disk.chain) {
+			continue
+		}
+		e := o.disk.chain[sig.Index-1]
+		st, err := n.certs.Rival(&e, sig)
+		if err != nil {
+			n.sim.check.fail("node %d: rival: %v", n.index, err)
+		}
+		n.judge(st)
 	}
 }
 

@@ -4,12 +4,15 @@ import (
 	"context"
 	"time"
 
+	"github.com/hedgerow-iot/hedgerow/ledger/consensus"
 	"github.com/hedgerow-iot/hedgerow/ledger/network"
 )
 
-// A member that signed another milestone than this replica derived may lie, or
-// may have the certificate of that one. It has to say: after doubtFirst, since a
-// quorum signs one after the other, and doubtTries times, twice as long each.
+// What looks like a member's signature of another milestone than this replica
+// derived may be that, or one of another index that somebody has sent again. The
+// member, and then others, are asked for the milestone and all of its
+// signatures: after doubtFirst, since a quorum signs one after the other, and
+// doubtTries times, twice as long after each.
 const (
 	doubtFirst = time.Second
 	doubtTries = 4
@@ -17,14 +20,13 @@ const (
 
 // A doubt is about one milestone that a member signed.
 type doubt struct {
-	index uint32
+	consensus.Signature
 	tries int
 	next  time.Time
 }
 
-// compare asks members that contradict this replica for all signatures that they
-// have of such a milestone, until ctx ends. One is asked of one milestone at a
-// time: where histories have parted, each later one tells the same.
+// compare resolves doubts until ctx ends. Of each member there is one at a time:
+// where histories have parted, each later milestone tells the same.
 func (p *Peers) compare(ctx context.Context) error {
 	tick := time.NewTicker(lagLook)
 	defer tick.Stop()
@@ -35,19 +37,20 @@ func (p *Peers) compare(ctx context.Context) error {
 			return ctx.Err()
 		}
 		now := time.Now()
-		for key, index := range p.agreed.Doubts() {
+		for key, sig := range p.agreed.Doubts() {
 			if doubts[key] == nil {
-				doubts[key] = &doubt{index: index, next: now.Add(doubtFirst)}
+				doubts[key] = &doubt{Signature: sig, next: now.Add(doubtFirst)}
 			}
 		}
 		for key, d := range doubts {
 			if now.Before(d.next) {
 				continue
 			}
-			if err := p.confront(ctx, key, d.index); err != nil {
+			shown, err := p.confront(ctx, d)
+			if err != nil {
 				return err
 			}
-			if d.tries++; d.tries == doubtTries {
+			if d.tries++; shown || d.tries == doubtTries {
 				delete(doubts, key)
 			}
 			d.next = time.Now().Add(doubtFirst << d.tries)
@@ -55,15 +58,29 @@ func (p *Peers) compare(ctx context.Context) error {
 	}
 }
 
-// confront asks a member for the signatures of a milestone, if it is there.
-func (p *Peers) confront(ctx context.Context, key network.PublicKey, index uint32) error {
-	r, now := p.roster.Load(), time.Now()
-	m := r.byKey[key]
-	if m == nil || !m.isUp(now, len(r.others)) || m.isShunned(now) {
-		return nil
+// confront asks for the milestone that a member signed, and for its signatures,
+// and reports whether it was shown. The error is the replica's.
+func (p *Peers) confront(ctx context.Context, d *doubt) (shown bool, err error) {
+	m := p.whoHas(p.roster.Load().byKey[d.PublicKey], d.tries > 0)
+	if m == nil || m.isShunned(time.Now()) {
+		return false, nil
 	}
-	if err := p.fetchSignatures(ctx, m, span{index, index}); err != nil {
-		return p.gaveUp(ctx, m, err)
+	body, err := p.ask(ctx, m, kindEssences, span{d.Index, d.Index}.append(nil))
+	if err != nil {
+		return false, p.gaveUp(ctx, m, err)
 	}
-	return nil
+	es, err := parseEssences(body)
+	if err != nil {
+		return false, p.gaveUp(ctx, m, err)
+	}
+	if len(es) != 1 || es[0].Index != d.Index || es[0].ID() != d.Milestone {
+		return false, nil
+	}
+	if err := p.agreed.Contradict(&es[0], d.Signature); err != nil {
+		return false, p.gaveUp(ctx, m, err)
+	}
+	if err := p.fetchSignatures(ctx, m, span{d.Index, d.Index}); err != nil {
+		return true, p.gaveUp(ctx, m, err)
+	}
+	return true, nil
 }

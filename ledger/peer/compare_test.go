@@ -10,6 +10,7 @@ import (
 	"github.com/hedgerow-iot/hedgerow/ledger/consensus"
 	"github.com/hedgerow-iot/hedgerow/ledger/network"
 	"github.com/hedgerow-iot/hedgerow/ledger/peer"
+	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
 )
 
 // Three of four certify a milestone, and the fourth says that it has another one:
@@ -23,9 +24,10 @@ func TestWhoContradictsIsAskedForItsCertificate(t *testing.T) {
 			s.fresh("c")
 			certifiedAt(t, a, a.grow(3)...)
 			at := a.Agreed().Certified
+			rival := &consensus.Essence{Index: at, Timestamp: 1, Parents: []stardust.BlockID{{1}}}
 			var other, own []byte
 			for _, signer := range signers {
-				sig := consensus.SignMilestone(s.keys[signer], at, [32]byte{1})
+				sig := consensus.SignMilestone(s.keys[signer], at, rival.ID())
 				if other = sig.AppendBinary(other); signer == "r" {
 					own = sig.AppendBinary(nil)
 				}
@@ -33,11 +35,14 @@ func TestWhoContradictsIsAskedForItsCertificate(t *testing.T) {
 			r := s.rogue("r")
 			var asked atomic.Int64
 			r.answer(func(request []byte) []byte {
-				if peer.KindOf(request) != peer.Signatures {
-					return nil
+				switch peer.KindOf(request) {
+				case peer.Essences:
+					return rival.AppendBinary(nil)
+				case peer.Signatures:
+					asked.Add(1)
+					return other
 				}
-				asked.Add(1)
-				return other
+				return nil
 			})
 			eventually(t, "it is asked", func() bool {
 				r.send("a", r.Frame(peer.Frontier, s.public("a"), "", peer.WordBody(ledger.Word{Milestone: at, Certified: at}, 0, false)))
@@ -63,20 +68,24 @@ func TestALiarIsAskedNowAndThen(t *testing.T) {
 	v, r := s.view("a"), s.rogue("r")
 	v.derive(100, s.keys["a"], s.keys["b"])
 	var asked atomic.Int64
-	flood := consensus.SignMilestone(s.keys["r"], 7, [32]byte{1})
+	rival := &consensus.Essence{Index: 7, Timestamp: 1, Parents: []stardust.BlockID{{1}}}
+	flood := consensus.SignMilestone(s.keys["r"], 7, rival.ID())
 	r.answer(func(request []byte) []byte {
-		if peer.KindOf(request) != peer.Signatures {
-			return nil
+		switch peer.KindOf(request) {
+		case peer.Essences:
+			return rival.AppendBinary(nil)
+		case peer.Signatures:
+			asked.Add(1)
+			return bytes.Repeat(flood.AppendBinary(nil), network.MaxGateways+1)
 		}
-		asked.Add(1)
-		return bytes.Repeat(flood.AppendBinary(nil), network.MaxGateways+1)
+		return nil
 	})
 	a := s.fresh("a")
 	key, began := network.PublicKey(s.public("r")), time.Now()
 	eventually(t, "it is blamed", func() bool {
 		r.send("a", r.Frame(peer.Frontier, s.public("a"), "", peer.WordBody(ledger.Word{}, 0, false)))
 		v.mu.Lock()
-		v.doubts = map[network.PublicKey]uint32{key: 7}
+		v.doubts = map[network.PublicKey]consensus.Signature{key: flood}
 		v.mu.Unlock()
 		return a.seen("r").Standing < 1
 	})

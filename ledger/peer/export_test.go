@@ -26,6 +26,7 @@ const (
 	Answer   = kindAnswer
 
 	Signatures = kindSignatures
+	Essences   = kindEssences
 	Network    = kindNetwork
 )
 

@@ -130,7 +130,8 @@ type agreement interface {
 	Hear(from network.PublicKey, w ledger.Word)
 	Certify(signatures []consensus.Signature) error
 	Signatures(from, to uint32, most int) ([]consensus.Signature, error)
-	Doubts() map[network.PublicKey]uint32
+	Doubts() map[network.PublicKey]consensus.Signature
+	Contradict(e *consensus.Essence, sig consensus.Signature) error
 }
 
 // New returns the peers of the gateway with cfg.Key. Nothing is sent until

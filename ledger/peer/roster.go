@@ -61,7 +61,7 @@ func (r *roster) sender(f frame, now time.Time) *member {
 }
 
 // has reports whether m is a member.
-func (r *roster) has(m *member) bool { return r.byKey[m.PublicKey] == m }
+func (r *roster) has(m *member) bool { return m != nil && r.byKey[m.PublicKey] == m }
 
 // weigh returns the weight of those of the others that f is true for.
 func (r *roster) weigh(f func(*member) bool) (weight uint64) {

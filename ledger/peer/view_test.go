@@ -22,7 +22,7 @@ type view struct {
 
 	quorum     int
 	signatures map[uint32][]consensus.Signature
-	doubts     map[network.PublicKey]uint32 // of the next call
+	doubts     map[network.PublicKey]consensus.Signature // of the next call
 }
 
 // view returns the gateway's, which counts from its next start on.
@@ -98,7 +98,9 @@ func (v *view) count() {
 	}
 }
 
-func (v *view) Doubts() map[network.PublicKey]uint32 {
+func (v *view) Contradict(*consensus.Essence, consensus.Signature) error { return nil }
+
+func (v *view) Doubts() map[network.PublicKey]consensus.Signature {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	doubts := v.doubts
