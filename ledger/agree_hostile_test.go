@@ -172,6 +172,9 @@ func TestWhoIsContradictedByManyVotesNoMore(t *testing.T) {
 	if tr := l.Trouble(); tr.Conflict != 0 {
 		t.Errorf("one gateway that may be Byzantine makes an alarm: %+v", tr)
 	}
+	if n := l.Stats().BadSignatures; n != 1 {
+		t.Errorf("%d bad signatures are counted, want 1", n)
+	}
 	next := l.Agreed().Milestone
 	f.contradict(l, next, 2, 3)
 	eventually(t, "the contradiction is noticed", func() bool { return l.Trouble().Conflict == next })

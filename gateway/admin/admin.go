@@ -91,6 +91,8 @@ type Agreement interface {
 	// than before, or the error of ctx.
 	Agreed() ledger.Agreed
 	WaitAgreed(ctx context.Context, before ledger.Agreed) (ledger.Agreed, error)
+	// Word returns what this gateway tells the others of its part.
+	Word() ledger.Word
 	// WaitApproved returns blocks that were approved after a position, which
 	// counts approvals, and the position to go on from; some may be left out.
 	WaitApproved(ctx context.Context, after uint64) (ids []stardust.BlockID, position uint64, err error)

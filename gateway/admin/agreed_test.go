@@ -28,6 +28,7 @@ func (b box) agree(t *testing.T) {
 		b.ledger.agreed = ledger.Agreed{
 			Epoch: 3, Milestone: 912, ID: [32]byte{0xab}, Timestamp: uint32(time.Now().Unix() - 12), Certified: 910,
 		}
+		b.ledger.word.Highest = []uint32{40, 42, 0, 41}
 	})
 	b.src.Milestones = func() map[string]uint32 { return map[string]uint32{"mill": 905, "silo": 914} }
 }
@@ -71,7 +72,7 @@ func TestMetricsTellWhatIsAgreed(t *testing.T) {
 		b.agree(t)
 		body := call(b, "GET", "/metrics", "").Body.String()
 		for _, line := range []string{
-			"hedgerow_milestone_index 912", "hedgerow_milestone_certified_index 910", "hedgerow_milestone_age_seconds 12.3",
+			"hedgerow_milestone_index 912", "hedgerow_round 42", "hedgerow_milestone_certified_index 910", "hedgerow_milestone_age_seconds 12.3",
 			"hedgerow_quorum_needed 3", "hedgerow_quorum_up 3", "hedgerow_blocks_approved_total 17", "hedgerow_blocks_confirmed_total 15",
 			`hedgerow_backlog_readings{state="stored"} 1`, `hedgerow_backlog_readings{state="batched"} 2`,
 			`hedgerow_backlog_readings{state="attached"} 3`, `hedgerow_backlog_readings{state="approved"} 4`, `hedgerow_backlog_readings{state="confirmed"} 5`,

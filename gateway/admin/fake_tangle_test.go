@@ -22,6 +22,7 @@ type fakeTangle struct {
 	marks    map[uint64]fakeMark // by first number
 	progress map[stardust.BlockID]ledger.Progress
 	agreed   ledger.Agreed
+	word     ledger.Word
 	ordered  map[uint32][]consensus.Entry
 	approved []stardust.BlockID
 	lookups  int // calls of Progress
@@ -37,6 +38,8 @@ type fakeTangleBlock struct {
 	id  stardust.BlockID
 	raw []byte
 }
+
+func (f *fakeTangle) Word() ledger.Word { return f.word }
 
 // change changes the tangle and wakes those who wait.
 func (f *fakeTangle) change(do func()) {

@@ -171,7 +171,9 @@ func (l *fakeLedger) Digest() ([32]byte, error) {
 
 func (l *fakeLedger) Ready() error { return l.err }
 
-func (l *fakeLedger) Stats() ledger.Stats { return ledger.Stats{Blocks: l.blocks, Tips: 2, Held: 1} }
+func (l *fakeLedger) Stats() ledger.Stats {
+	return ledger.Stats{Blocks: l.blocks, Tips: 2, Held: 1, BadSignatures: 17, Votes: 18, Parked: 19}
+}
 
 type fakeFarm powfarm.Stats
 

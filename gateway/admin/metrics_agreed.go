@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -36,6 +37,7 @@ type (
 // agreement are the figures at one scrape.
 type agreement struct {
 	agreed ledger.Agreed
+	word   ledger.Word
 	quorum quorum
 	totals agreedTotals
 	peers  peer.Stats
@@ -46,6 +48,7 @@ func newAgreedCollector(h *Handler) *agreedCollector {
 		h: h,
 		simple: []agreedMetric{
 			{desc("milestone_index", "Index of the last milestone; 0: there is none yet."), gauge, func(a *agreement) float64 { return float64(a.agreed.Milestone) }},
+			{desc("round", "Highest round of votes in the epoch; its growth is the pace of the agreement."), gauge, func(a *agreement) float64 { return float64(slices.Max(append([]uint32{0}, a.word.Highest...))) }},
 			{desc("milestone_certified_index", "Index of the milestone up to which all have the signatures of a quorum."), gauge, func(a *agreement) float64 { return float64(a.agreed.Certified) }},
 			{desc("quorum_needed", "Weight of gateways that confirm together."), gauge, func(a *agreement) float64 { return float64(a.quorum.Needed) }},
 			{desc("quorum_up", "Weight of the gateways that are up, this one included."), gauge, func(a *agreement) float64 { return float64(a.quorum.Up) }},
@@ -78,7 +81,7 @@ func (c *agreedCollector) Describe(out chan<- *prometheus.Desc) {
 // Collect implements prometheus.Collector.
 func (c *agreedCollector) Collect(out chan<- prometheus.Metric) {
 	h := c.h
-	a := &agreement{agreed: h.src.Ledger.Agreed(), totals: h.progress.stats(), peers: h.src.Peers.Stats()}
+	a := &agreement{agreed: h.src.Ledger.Agreed(), word: h.src.Ledger.Word(), totals: h.progress.stats(), peers: h.src.Peers.Stats()}
 	a.quorum = h.quorum(&a.peers)
 	for _, m := range c.simple {
 		out <- prometheus.MustNewConstMetric(m.desc, m.kind, m.value(a))

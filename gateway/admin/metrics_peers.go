@@ -63,7 +63,6 @@ func newPeerCollector(h *Handler) *peerCollector {
 			{desc("gossip_strange_frames_total", "Frames, answers and signatures that are of no gateway of the network."), counter, func(f *federation) float64 { return float64(f.peers.Strange) }},
 			{desc("gossip_unsent_signatures_total", "Own signatures of milestones that found no room to wait for being sent; the others ask for them."), counter, func(f *federation) float64 { return float64(f.peers.SignaturesUnsent) }},
 			{desc("gossip_unread_signatures_total", "Signatures of milestones that the replica had no time for; it asks for them again."), counter, func(f *federation) float64 { return float64(f.peers.SignaturesUnread) }},
-			{desc("gossip_wrong_signatures_total", "Times that signatures of milestones were wrong."), counter, func(f *federation) float64 { return float64(f.peers.SignaturesWrong) }},
 			{desc("peers_wanted_blocks", "Missing blocks that the other gateways are asked for."), gauge, func(f *federation) float64 { return float64(f.peers.Wanted) }},
 			{desc("bus_connected", "1 if there is a connection with a NATS server."), gauge, func(f *federation) float64 { return number(f.bus.Connected) }},
 			{desc("bus_routes", "Routes with the servers of other gateways."), gauge, func(f *federation) float64 { return float64(len(f.bus.Routes)) }},

@@ -31,7 +31,7 @@ func (b box) site() {
 	for _, m := range others {
 		b.file.Gateways = append(b.file.Gateways, m.Gateway)
 	}
-	*b.peers = fakePeers{Members: others, Sent: 11, Unsent: 12, Strange: 13, Wanted: 14, SignaturesUnsent: 15, SignaturesUnread: 16, SignaturesWrong: 17}
+	*b.peers = fakePeers{Members: others, Sent: 11, Unsent: 12, Strange: 13, Wanted: 14, SignaturesUnsent: 15, SignaturesUnread: 16}
 }
 
 const (
@@ -171,7 +171,7 @@ func TestMetricsTellOfPeersBusAndArchive(t *testing.T) {
 		`hedgerow_peer_refused_total{peer="mill",reason="forged"} 40000`, `hedgerow_peer_refused_total{peer="mill",reason="limited"} 500000`,
 		`hedgerow_peer_refused_total{peer="mill",reason="shunned"} 6e+06`,
 		"hedgerow_gossip_sent_frames_total 11", "hedgerow_gossip_unsent_blocks_total 12", "hedgerow_gossip_strange_frames_total 13", "hedgerow_peers_wanted_blocks 14",
-		"hedgerow_gossip_unsent_signatures_total 15", "hedgerow_gossip_unread_signatures_total 16", "hedgerow_gossip_wrong_signatures_total 17",
+		"hedgerow_gossip_unsent_signatures_total 15", "hedgerow_gossip_unread_signatures_total 16", "hedgerow_gossip_wrong_signatures_total 17", "hedgerow_votes_total 18", "hedgerow_votes_parked 19",
 		"hedgerow_bus_connected 1", "hedgerow_bus_routes 3", "hedgerow_bus_clients 2", "hedgerow_bus_handshakes_refused_total 7",
 		"hedgerow_archive_position 2", "hedgerow_archive_alarms 2", "hedgerow_archive_batches 21", "hedgerow_archive_readings 22",
 		"hedgerow_archive_duplicate_readings_total 23", "hedgerow_archive_conflicting_readings_total 24",

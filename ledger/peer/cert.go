@@ -90,7 +90,7 @@ func (p *Peers) collect(ctx context.Context, heard <-chan *nats.Msg) error {
 				more = false
 			}
 		}
-		if _, err := p.certify(in); err != nil {
+		if err := p.certify(in); err != nil {
 			return err
 		}
 	}
@@ -129,22 +129,18 @@ func (m *member) takesSignature(rate float64, now time.Time) bool {
 	return false
 }
 
-// certify passes signatures on, and reports whether some of them are known to
-// be right or may be. The error means that the replica takes nothing at all.
-func (p *Peers) certify(signatures []consensus.Signature) (good bool, err error) {
+// certify passes signatures on; the replica verifies them later, and counts
+// those that are wrong. The error means that it takes nothing at all.
+func (p *Peers) certify(signatures []consensus.Signature) error {
 	if len(signatures) == 0 {
-		return true, nil
+		return nil
 	}
-	switch err := p.agreed.Certify(signatures); {
-	case errors.Is(err, consensus.ErrBadSignature):
-		p.counted.wrong.Add(1)
-		return false, nil
-	case errors.Is(err, ledger.ErrBusy):
+	err := p.agreed.Certify(signatures)
+	if errors.Is(err, ledger.ErrBusy) {
 		p.counted.unread.Add(uint64(len(signatures)))
-		return true, nil
-	default:
-		return true, err
+		return nil
 	}
+	return err
 }
 
 // A span is the body of a request for signatures: from u32 | to u32, the indexes

@@ -14,7 +14,7 @@ type counters struct {
 	gossip  atomic.Uint64 // frames sent
 	strange atomic.Uint64 // frames of nobody
 
-	unsent, unread, wrong atomic.Uint64 // see Stats
+	unsent, unread atomic.Uint64 // see Stats
 }
 
 // Stats are what the peers have done since the start, and are now.
@@ -27,7 +27,6 @@ type Stats struct {
 
 	SignaturesUnsent uint64 // of milestones: own ones that found no room to wait for being sent
 	SignaturesUnread uint64 // of others that the replica had no time for
-	SignaturesWrong  uint64 // times that it was given wrong ones
 }
 
 // A Member is another gateway as this one sees it.
@@ -51,7 +50,6 @@ type Member struct {
 func (p *Peers) Stats() Stats {
 	s := Stats{Members: []Member{}, Sent: p.counted.gossip.Load(), Strange: p.counted.strange.Load()}
 	s.SignaturesUnsent, s.SignaturesUnread = p.counted.unsent.Load(), p.counted.unread.Load()
-	s.SignaturesWrong = p.counted.wrong.Load()
 	p.outbox.mu.Lock()
 	s.Unsent = p.outbox.dropped
 	p.outbox.mu.Unlock()

@@ -23,6 +23,7 @@ type view struct {
 	quorum     int
 	signatures map[uint32][]consensus.Signature
 	doubts     map[network.PublicKey]consensus.Signature // of the next call
+	wrong      uint64
 }
 
 // view returns the gateway's, which counts from its next start on.
@@ -72,14 +73,12 @@ func milestone(index uint32) [32]byte {
 }
 
 // Certify keeps what is right of milestones that the word names.
-func (v *view) Certify(all []consensus.Signature) (err error) {
+func (v *view) Certify(all []consensus.Signature) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	for i, s := range all {
+	for _, s := range all {
 		if !ed25519.Verify(s.PublicKey[:], s.Milestone[:], s.Signature[:]) || s.Milestone != milestone(s.Index) {
-			if i == 0 {
-				err = fmt.Errorf("milestone %d: %w", s.Index, consensus.ErrBadSignature)
-			}
+			v.wrong++
 			continue
 		}
 		known := slices.ContainsFunc(v.signatures[s.Index], func(o consensus.Signature) bool { return o.PublicKey == s.PublicKey })
@@ -88,7 +87,7 @@ func (v *view) Certify(all []consensus.Signature) (err error) {
 		}
 	}
 	v.count()
-	return err
+	return nil
 }
 
 // count brings the word up to the signatures. The caller holds mu.
@@ -133,6 +132,13 @@ func (v *view) derive(last uint32, keys ...ed25519.PrivateKey) (signed []consens
 	}
 	v.count()
 	return signed
+}
+
+// refused returns how many wrong signatures came.
+func (v *view) refused() uint64 {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.wrong
 }
 
 func (v *view) certified() uint32 { return v.Word().Certified }
