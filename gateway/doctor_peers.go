@@ -73,7 +73,7 @@ func (d *Doctor) askedPeers(ctx context.Context, b *box) (all []Finding, silent 
 		Bus   struct{ LastRefused *struct{ Time, Why string } }
 		Items []struct {
 			Name, LastSeen, ShunnedUntil string
-			Up                           bool
+			Up, Votes                    bool
 			Blocks, Lag                  uint64
 		}
 	}
@@ -95,6 +95,9 @@ func (d *Doctor) askedPeers(ctx context.Context, b *box) (all []Finding, silent 
 		case m.Lag > muchBehind:
 			f.Verdict, f.Found = VerdictWarn, fmt.Sprintf("%s is up; up to %s of it are missing here", m.Name, counted(m.Lag, "block"))
 			f.Advice = "they are being fetched, thousands a second; if the number does not fall, look at the log"
+		case !m.Votes:
+			f.Verdict, f.Found = VerdictWarn, m.Name+" is up and does not vote"
+			f.Advice = "look at the alarms of that box: recovering, syncing or milestone_conflict"
 		}
 		if !m.Up && f.Advice == "" {
 			f.Advice = "start it, name it in peers.routes, or look at the way to it; what it and this one attach meanwhile is exchanged afterwards"

@@ -142,8 +142,9 @@ func TestAGatewayThatRunsIsAskedForItsPeers(t *testing.T) {
 		text    string
 		others  int // findings of its configuration
 	}{
-		{`{"name":"south","up":true,"blocks":1,"lastSeen":"2026-11-22T10:15:04Z"}`, VerdictOK, "south is up, with 1 block", 0},
-		{`{"name":"south","up":true,"blocks":70000,"lag":60000}`, VerdictWarn, "up to 60000 blocks of it are missing here", 0},
+		{`{"name":"south","up":true,"votes":true,"blocks":1,"lastSeen":"2026-11-22T10:15:04Z"}`, VerdictOK, "south is up, with 1 block", 0},
+		{`{"name":"south","up":true,"votes":true,"blocks":70000,"lag":60000}`, VerdictWarn, "up to 60000 blocks of it are missing here", 0},
+		{`{"name":"south","up":true,"votes":false,"blocks":1}`, VerdictWarn, "south is up and does not vote", 0},
 		{`{"name":"south","up":false,"lastSeen":null}`, VerdictWarn, "south was not heard of since this gateway started", 1},
 		{`{"name":"south","up":false,"lastSeen":"2026-11-22T10:15:04Z"}`, VerdictWarn, "last heard of at 2026-11-22T10:15:04Z", 1},
 		{`{"name":"south","up":true,"shunnedUntil":"2026-11-22T10:15:04Z"}`, VerdictBad, "not listened to until 2026-11-22T10:15:04Z", 0},

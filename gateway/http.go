@@ -169,7 +169,10 @@ func (s *stages) milestones() map[string]uint32 {
 	return told
 }
 
-func (s *stages) trouble() admin.Trouble { return admin.Trouble(s.ledger.Trouble()) }
+func (s *stages) trouble() admin.Trouble {
+	t := s.ledger.Trouble()
+	return admin.Trouble{Equivocators: t.Equivocators, Conflict: t.Conflict}
+}
 
 // A tangle is the protocol's routes, for the site and for everybody else: what
 // the site hands in is searched first and has no rate.

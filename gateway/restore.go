@@ -306,10 +306,10 @@ func (r *restorer) markBlock(ctx context.Context, id stardust.BlockID, runs [][2
 // recovering is the alarm while this gateway does not know in which rounds it may
 // have voted (consensus.md §7).
 func (s *stages) recovering() []admin.Alarm {
-	w, f := s.ledger.Word(), s.epochs.current()
-	if len(w.Highest) < 2 || w.Answers || !s.epochs.isMember(f) {
+	if !s.ledger.Trouble().Recovering {
 		return nil
 	}
+	f := s.epochs.current()
 	text := "this gateway does not vote: its ledger is new or an older copy, or its key is in use elsewhere; it votes again once a quorum of the others has said which of its votes they know"
 	if !mayRecover(f, s.epochs.self.PublicKey[:]) {
 		text = "this gateway does not vote: its ledger is new or an older copy, or its key is in use elsewhere, and the others are no quorum without it; have it take part with another key"

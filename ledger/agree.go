@@ -118,7 +118,7 @@ func (l *Ledger) openAgreement() error {
 		return err
 	}
 	for _, key := range equivocators {
-		l.board.accuse(l.nameOf(key))
+		l.board.accuse(key)
 	}
 	l.epochs.Store(a.state.Epochs())
 	last, certified := l.store.Last()
@@ -309,7 +309,7 @@ func (l *Ledger) learn(b consensus.Block) error {
 	for _, e := range res.Equivocations {
 		a.change.Equivocation = append(a.change.Equivocation, e)
 		a.evidence[e.First], a.evidence[e.Second] = true, true
-		l.board.accuse(l.nameOf(e.Key))
+		l.board.accuse(e.Key)
 		l.log.Error("a gateway equivocated: remove it from the network", "alarm", "equivocation", "gateway", l.nameOf(e.Key),
 			"epoch", e.Epoch, "round", e.Round, "first", e.First, "second", e.Second)
 	}
@@ -501,7 +501,7 @@ func (l *Ledger) tell() {
 	a := &l.agreement
 	file := a.state.File()
 	recovering := false
-	w := Word{Epoch: file.Epoch, Highest: make([]uint32, len(file.Gateways))}
+	w := Word{Epoch: file.Epoch, Off: a.alarmed || l.syncing.Load(), Highest: make([]uint32, len(file.Gateways))}
 	for i, g := range file.Gateways {
 		w.Highest[i], _ = a.state.Highest(g.PublicKey)
 	}

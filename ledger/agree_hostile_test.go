@@ -102,6 +102,17 @@ func TestAGatewayThatVotesTwiceIsNamedAndAgreementGoesOn(t *testing.T) {
 	}
 	f.certified(f.all[1].attach(5), f.all[:3]...)
 	f.agree(f.all[:3]...)
+
+	next := f.file.Next()
+	if err := next.Remove("g3"); err != nil {
+		t.Fatal(err)
+	}
+	f.all[0].update(f.sign(next))
+	for _, m := range f.all[:3] {
+		eventually(t, "who is no member any more is not named", func() bool {
+			return m.ledger().Agreed().Epoch == 1 && len(m.ledger().Trouble().Equivocators) == 0
+		})
+	}
 }
 
 // rival is a milestone of an index that nobody derives.
@@ -178,6 +189,7 @@ func TestWhoIsContradictedByManyVotesNoMore(t *testing.T) {
 	next := l.Agreed().Milestone
 	f.contradict(l, next, 2, 3)
 	eventually(t, "the contradiction is noticed", func() bool { return l.Trouble().Conflict == next })
+	eventually(t, "it says so to the others, and answers", func() bool { w := l.Word(); return !w.Votes() && w.Answers })
 	votes := l.Stats().Votes
 	f.certified(f.all[1].attach(3), f.all[1:]...)
 	if n := l.Stats().Votes; n != votes {

@@ -38,10 +38,17 @@ type Word struct {
 	// Opened is the highest round that it opened in the epoch; Answers is false
 	// if it does not know that, because it is recovering.
 	Answers bool
+	// Off: it votes no more, because the milestones of the others contradict its
+	// own, or not yet, because it takes them over.
+	Off     bool
 	Opened  uint32
 	Target  uint32   // the round that it has to reach, so that others assist; 0: none
 	Highest []uint32 // by gateway of the epoch: the highest round that it knows to be opened; 64 at most
 }
+
+// Votes reports whether who says the word takes part in the agreement. A gateway
+// that is recovering counts as off (consensus.md §7).
+func (w *Word) Votes() bool { return w.Answers && !w.Off }
 
 // What may wait for the writer.
 const (
@@ -65,7 +72,8 @@ type board struct {
 	newly      chan struct{}             // closed, and made anew, when there are more
 	words      []heard
 	signatures []signed
-	trouble    Trouble
+	accused    []network.PublicKey                       // they equivocated
+	trouble    Trouble                                   // without them
 	doubts     map[network.PublicKey]consensus.Signature // by their keys; nobody has asked them yet
 
 	certMu sync.Mutex // guards what follows; taken before mu
@@ -75,7 +83,7 @@ type board struct {
 // Trouble is what is wrong with the agreement: evidence that gateways break the
 // rules, and why this one does not vote.
 type Trouble struct {
-	Equivocators []string // names of those that signed two votes of which an honest one signs one
+	Equivocators []string // names of the members that signed two votes of which an honest one signs one
 	// Conflict is the index of a milestone of which more than the tolerated
 	// weight signed another one than this replica derived: it votes no more,
 	// over restarts, until [Trust]. 0: none.
@@ -90,16 +98,20 @@ func (l *Ledger) Trouble() Trouble {
 	l.board.mu.Lock()
 	defer l.board.mu.Unlock()
 	t := l.board.trouble
-	t.Equivocators = slices.Clone(t.Equivocators)
+	for _, g := range l.epochs.Load().File().Gateways {
+		if slices.Contains(l.board.accused, g.PublicKey) {
+			t.Equivocators = append(t.Equivocators, g.Name)
+		}
+	}
 	return t
 }
 
-// accuse adds a gateway to those that equivocated.
-func (b *board) accuse(name string) {
+// accuse adds a key to those that equivocated.
+func (b *board) accuse(key network.PublicKey) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !slices.Contains(b.trouble.Equivocators, name) {
-		b.trouble.Equivocators = append(b.trouble.Equivocators, name)
+	if !slices.Contains(b.accused, key) {
+		b.accused = append(b.accused, key)
 	}
 }
 

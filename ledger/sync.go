@@ -418,7 +418,7 @@ func (in *importer) commit() error {
 	l.counts.pruned.Store(pruned)
 	last, _ := l.store.Last()
 	l.board.mu.Lock()
-	l.board.word.Milestone = last
+	l.board.word.Milestone, l.board.word.Off = last, true
 	l.board.mu.Unlock()
 	return err
 }

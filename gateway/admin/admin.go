@@ -160,15 +160,12 @@ type Sources struct {
 }
 
 // Trouble is what is wrong with the agreement: evidence that gateways break its
-// rules, and why this one does not vote.
+// rules.
 type Trouble struct {
-	Equivocators []string // names of those that signed two votes of one round
+	Equivocators []string // names of the members that signed two votes of one round
 	// Conflict is the index of a milestone of which more weight than may be
 	// Byzantine signed another one than this gateway derived; 0: none.
 	Conflict uint32
-	// Recovering: what this gateway voted is lost, and it waits for the others to
-	// say which rounds those were.
-	Recovering bool
 }
 
 // A FrontEnd is what one protocol has counted since the start.

@@ -96,7 +96,7 @@ func TestTroubleWithConsensusIsAnAlarm(t *testing.T) {
 		t.Fatalf("alarms without trouble: %+v", st.Alarms)
 	}
 	b.src.Trouble = func() Trouble {
-		return Trouble{Equivocators: []string{"mill", "silo"}, Conflict: 912, Recovering: true}
+		return Trouble{Equivocators: []string{"mill", "silo"}, Conflict: 912}
 	}
 	st := b.alarmsNow(t)
 	if text := st.text("equivocation"); !strings.HasPrefix(text, "mill, silo signed two votes") {
@@ -104,8 +104,5 @@ func TestTroubleWithConsensusIsAnAlarm(t *testing.T) {
 	}
 	if text := st.text("milestone_conflict"); !strings.Contains(text, "milestone 912 ") {
 		t.Errorf("conflict: %q", text)
-	}
-	if text := st.text("recovering"); !strings.HasPrefix(text, "this gateway does not know what it voted") {
-		t.Errorf("recovering: %q", text)
 	}
 }

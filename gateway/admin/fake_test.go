@@ -290,6 +290,7 @@ func newBox(t testing.TB, cfg Config) box {
 		journal: &fakeJournal{}, stage: &fakeStage{stored: make(chan uint64)}, ledger: &fakeLedger{}, archive: &fakeArchive{},
 		peers: &fakePeers{Members: []peer.Member{}}, bus: &fakeBus{Mode: bus.Embedded, Connected: true},
 	}
+	b.ledger.word.Answers = true
 	cfg.Name, cfg.Token, cfg.Version = "barn-7", token, "1.2.3"
 	file := network.NewOfOne("hedgerow-test", "barn-7", make([]byte, 32))
 	cfg.Network, b.file = func() *network.File { return file }, file

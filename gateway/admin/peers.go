@@ -16,6 +16,7 @@ type peerLine struct {
 	Name     string  `json:"name"`
 	Key      string  `json:"key"`
 	Up       bool    `json:"up"`       // it was heard of lately
+	Votes    bool    `json:"votes"`    // it takes part in the agreement, as it said
 	LastSeen *string `json:"lastSeen"` // null: never since the start
 	Blocks   uint64  `json:"blocks"`   // in its replica, as it said
 	Lag      uint64  `json:"lag"`      // of them, how many may be missing here
@@ -106,7 +107,7 @@ func showPeer(line peerLine, m *peer.Member) peerInfo {
 
 func showLine(m *peer.Member) peerLine {
 	p := peerLine{
-		Name: m.Name, Key: m.PublicKey.String(), Up: m.Up, Blocks: m.Position, Lag: m.Behind,
+		Name: m.Name, Key: m.PublicKey.String(), Up: m.Up, Votes: m.Votes, Blocks: m.Position, Lag: m.Behind,
 		Score:   math.Round(100*m.Standing) / 100,
 		Refused: m.Invalid + m.Malformed + m.Forged + m.Replayed + m.Limited + m.Shunned,
 	}
@@ -151,14 +152,15 @@ func peerAlarms(q quorum, ps *peer.Stats, bs *bus.Status, now time.Time) (out []
 	default:
 		out = append(out, Alarm{"nats", "the embedded NATS server is not connected; the other gateways do not hear this one"})
 	}
-	if q.Members > 1 && q.Up < q.Needed {
-		var down []string
-		for i := range ps.Members {
-			if m := &ps.Members[i]; !m.Up {
-				down = append(down, m.Name)
-			}
+	if q.Up < q.Needed {
+		text := fmt.Sprintf("gateways of weight %d are up, a quorum is %d", q.Up, q.Needed)
+		if len(q.silent) > 0 {
+			text += "; not heard of: " + someOf(q.silent)
 		}
-		out = append(out, Alarm{"quorum", fmt.Sprintf("gateways of weight %d are up, a quorum is %d; not heard of: %s", q.Up, q.Needed, someOf(down))})
+		if len(q.mute) > 0 {
+			text += "; not voting: " + someOf(q.mute)
+		}
+		out = append(out, Alarm{"quorum", text})
 	}
 	for i := range ps.Members {
 		if m := &ps.Members[i]; !m.ShunnedUntil.IsZero() {
@@ -181,10 +183,6 @@ func troubleAlarms(t Trouble) (out []Alarm) {
 	if t.Conflict != 0 {
 		out = append(out, Alarm{"milestone_conflict", fmt.Sprintf("more gateways than may be faulty signed another milestone %d than this one derived. "+
 			"It votes no more, restarted or not; compare the milestones of all gateways, and trust no confirmation until the cause is found", t.Conflict)})
-	}
-	if t.Recovering {
-		out = append(out, Alarm{"recovering", "this gateway does not know what it voted, since its ledger is not the one that it had: it counts as off until a quorum of the other gateways has told it. " +
-			"Where the others are no quorum without it, that is for ever"})
 	}
 	return out
 }

@@ -19,14 +19,14 @@ func (b box) site() {
 	others := []peer.Member{
 		{
 			Gateway: network.Gateway{Name: "mill", PublicKey: network.PublicKey{0xab}, Weight: 2},
-			Up:      true, Heard: time.UnixMilli(1795342504120), Position: 120, Behind: 3, Standing: 0.98765,
+			Up:      true, Votes: true, Heard: time.UnixMilli(1795342504120), Position: 120, Behind: 3, Standing: 0.98765,
 			MemberCounts: peer.MemberCounts{
 				New: 1, Duplicates: 2, Held: 3, Invalid: 10, Malformed: 200, Replayed: 3000, Forged: 40_000, Limited: 500_000, Shunned: 6_000_000,
 				Unanswered: 4, Served: 5,
 			},
 		},
-		{Gateway: network.Gateway{Name: "silo", Weight: 1}, Heard: time.UnixMilli(1), Standing: 0.5, ShunnedUntil: until},
-		{Gateway: network.Gateway{Name: "shed", Weight: 1}, Standing: 1},
+		{Gateway: network.Gateway{Name: "silo", Weight: 1}, Votes: true, Heard: time.UnixMilli(1), Standing: 0.5, ShunnedUntil: until},
+		{Gateway: network.Gateway{Name: "shed", Weight: 1}, Votes: true, Standing: 1},
 	}
 	for _, m := range others {
 		b.file.Gateways = append(b.file.Gateways, m.Gateway)
@@ -35,7 +35,7 @@ func (b box) site() {
 }
 
 const (
-	millLine = `"name":"mill","key":"0xab00000000000000000000000000000000000000000000000000000000000000","up":true,` +
+	millLine = `"name":"mill","key":"0xab00000000000000000000000000000000000000000000000000000000000000","up":true,"votes":true,` +
 		`"lastSeen":"2026-11-22T10:15:04.120Z","blocks":120,"lag":3,"milestone":null,"milestoneLag":null,"score":0.99,"refused":6543210`
 	millCounts = `,"weight":2,"new":1,"duplicates":2,"held":3,"invalid":10,"unsupported":0,"malformed":200,"replayed":3000,"forged":40000,` +
 		`"limited":500000,"shunned":6000000,"unanswered":4,"servedBytes":5`
@@ -90,12 +90,22 @@ func TestQuorumCountsThoseThatAreUp(t *testing.T) {
 	}{
 		{"half of it", func() {}, 3, ""},
 		{"all", func() { b.peers.Members[1].Up, b.peers.Members[2].Up = true, true }, 5, ""},
+		{"one is recovering", func() { b.peers.Members[0].Votes = false }, 3, ""},
+		{"one equivocated, too", func() {
+			b.src.Trouble = func() Trouble { return Trouble{Equivocators: []string{"silo"}} }
+		}, 2, "gateways of weight 2 are up, a quorum is 3; not voting: mill, silo"},
+		{"this one does not vote, too", func() { b.ledger.word.Off = true }, 1, "gateways of weight 1 are up, a quorum is 3; not voting: barn-7, mill, silo"},
+		{"all vote again", func() {
+			b.peers.Members[0].Votes, b.ledger.word.Off = true, false
+			b.src.Trouble = func() Trouble { return Trouble{} }
+		}, 5, ""},
 		{"nobody", func() {
 			for i := range b.peers.Members {
 				b.peers.Members[i].Up = false
 			}
 		}, 1, "gateways of weight 1 are up, a quorum is 3; not heard of: mill, silo, shed"},
 		{"alone", func() { b.file.Gateways, *b.peers = b.file.Gateways[:1], fakePeers{} }, 1, ""},
+		{"alone, and recovering", func() { b.ledger.word.Answers = false }, 0, "gateways of weight 0 are up, a quorum is 1; not voting: barn-7"},
 	} {
 		tt.change()
 		st := b.alarmsNow(t)

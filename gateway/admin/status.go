@@ -12,6 +12,7 @@ import (
 	"github.com/hedgerow-iot/hedgerow/batching"
 	"github.com/hedgerow-iot/hedgerow/batching/reading"
 	"github.com/hedgerow-iot/hedgerow/ledger"
+	"github.com/hedgerow-iot/hedgerow/ledger/network"
 	"github.com/hedgerow-iot/hedgerow/ledger/peer"
 	"github.com/hedgerow-iot/hedgerow/powfarm"
 )
@@ -46,10 +47,12 @@ type (
 		Listeners     []Listener `json:"listeners"`
 	}
 	quorum struct {
-		Needed  uint64 `json:"needed"` // weight
-		Up      uint64 `json:"up"`
+		Needed  uint64 `json:"needed"`  // weight
+		Up      uint64 `json:"up"`      // of those that are heard and vote
 		Weight  uint64 `json:"weight"`  // of all members
 		Members int    `json:"members"` // gateways of the network
+
+		silent, mute []string // not heard; heard, but not voting
 	}
 	milestoneJSON struct {
 		Index     uint32 `json:"index"`
@@ -168,19 +171,31 @@ func showPoW(s powfarm.Stats) pow {
 }
 
 // quorum returns the weights of the network, and what of it is up: this
-// gateway and those that it hears.
+// gateway and those that it hears, as far as they vote. One that is recovering,
+// has stopped for a conflict, or equivocated, counts as off (consensus.md §7).
 func (h *Handler) quorum(ps *peer.Stats) quorum {
 	n := h.cfg.Network()
 	q := quorum{Needed: n.Quorum(), Weight: n.Weight(), Members: len(n.Gateways)}
+	accused := h.src.Trouble().Equivocators
+	count := func(g network.Gateway, heard, votes bool) {
+		switch {
+		case !heard:
+			q.silent = append(q.silent, g.Name)
+		case !votes || slices.Contains(accused, g.Name):
+			q.mute = append(q.mute, g.Name)
+		default:
+			q.Up += uint64(g.Weight)
+		}
+	}
 	for _, g := range n.Gateways {
 		if g.Name == h.cfg.Name {
-			q.Up = uint64(g.Weight)
+			word := h.src.Ledger.Word()
+			count(g, true, word.Votes())
 		}
 	}
 	for i := range ps.Members {
-		if m := &ps.Members[i]; m.Up {
-			q.Up += uint64(m.Weight)
-		}
+		m := &ps.Members[i]
+		count(m.Gateway, m.Up, m.Votes)
 	}
 	return q
 }

@@ -23,6 +23,7 @@ func FuzzFrame(f *testing.F) {
 		appendBlock(appendBlock(nil, []byte("block")), []byte("another")),
 		frontier{position: 7, all: true, tips: []stardust.BlockID{id, id}}.append(nil),
 		frontier{hears: 5, waiting: true, word: ledger.Word{Epoch: 1, Milestone: 3, Answers: true, Opened: 7, Highest: []uint32{7, 6}}}.append(nil),
+		frontier{hears: 5, word: ledger.Word{Epoch: 1, Milestone: 3, Answers: true, Off: true, Opened: 7, Highest: []uint32{7, 6}}}.append(nil),
 		page{last: place{at: 3}, end: true, rest: appendIDs(nil, []stardust.BlockID{id})}.append(nil),
 		appendIDs(nil, []stardust.BlockID{id}),
 		place{at: 7}.append(nil),

@@ -40,6 +40,7 @@ type Member struct {
 	// has said nothing.
 	Milestone uint32
 	Told      bool
+	Votes     bool    // it takes part in the agreement, as it said
 	Standing  float64 // 0 to 1; it is shunned when it has none
 	MemberCounts
 
@@ -65,7 +66,7 @@ func (p *Peers) Stats() Stats {
 		v := Member{
 			Gateway: r.says[i], Up: up, Heard: m.heard,
 			Position: m.frontier.position, Standing: m.standing, MemberCounts: m.counts,
-			Milestone: m.frontier.word.Milestone, Told: m.session != 0,
+			Milestone: m.frontier.word.Milestone, Told: m.session != 0, Votes: m.frontier.word.Votes(),
 		}
 		switch {
 		case !m.behind:

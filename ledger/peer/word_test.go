@@ -118,3 +118,25 @@ func TestAGatewayCallsUntilAQuorumSpoke(t *testing.T) {
 		t.Errorf("%d answers to 100 calls", n)
 	}
 }
+
+// A gateway that says that it is recovering, or votes no more, is up and does not
+// vote.
+func TestWhoSaysThatItDoesNotVote(t *testing.T) {
+	s := newSite(t, "a", "r")
+	r := s.rogue("r")
+	a := s.fresh("a")
+	for _, tt := range []struct {
+		word  ledger.Word
+		votes bool
+	}{
+		{ledger.Word{Milestone: 1}, false},
+		{ledger.Word{Milestone: 2, Answers: true}, true},
+		{ledger.Word{Milestone: 3, Answers: true, Off: true}, false},
+	} {
+		r.send("a", r.Frame(peer.Frontier, s.public("a"), "", peer.WordBody(tt.word, 0, false)))
+		eventually(t, "the word is heard", func() bool { return a.seen("r").Milestone == tt.word.Milestone })
+		if m := a.seen("r"); !m.Up || m.Votes != tt.votes {
+			t.Errorf("%+v: up is %v, votes is %v", tt.word, m.Up, m.Votes)
+		}
+	}
+}

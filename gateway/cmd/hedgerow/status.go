@@ -42,7 +42,7 @@ type gatewayStatus struct {
 	Backlog struct{ Stored, Batched, Attached, Approved, Confirmed uint64 }
 	Peers   []struct {
 		Name, Key string
-		Up        bool
+		Up, Votes bool
 		Blocks    uint64
 		Lag       uint64
 		// Nil: it did not tell.
@@ -209,7 +209,10 @@ func (p *page) listeners(s *gatewayStatus) {
 func (p *page) peers(s *gatewayStatus) {
 	for i, x := range s.Peers {
 		state := p.paint("32", "up")
-		if !x.Up {
+		switch {
+		case x.Up && !x.Votes:
+			state = p.paint("33", "up, does not vote")
+		case !x.Up:
 			state = p.paint("33", "down")
 			if x.LastSeen != "" {
 				state += ", last heard of " + plain(x.LastSeen)

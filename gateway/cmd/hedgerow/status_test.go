@@ -16,9 +16,9 @@ func TestStatusShowsPeersWorkersAndAlarms(t *testing.T) {
 	if err := json.Unmarshal([]byte(`{"name":"barn-7","ready":false,"notReady":"disk full",
 		"quorum":{"needed":3,"up":2,"weight":4,"members":4},
 		"lastMilestone":{"index":912,"id":"0x00112233445566778899","timestamp":1790000000},"certified":910,
-		"peers":[{"name":"silo","key":"0xaabbccddeeff00112233","up":true,"blocks":12,"lag":0,"milestone":911,"milestoneLag":1,"score":0.98,"refused":1},
+		"peers":[{"name":"silo","key":"0xaabbccddeeff00112233","up":true,"votes":true,"blocks":12,"lag":0,"milestone":911,"milestoneLag":1,"score":0.98,"refused":1},
 			{"name":"mill\u001b[2J","key":"0x1","up":false,"blocks":1,"lag":20,"milestoneLag":-3,"score":0.25,"lastSeen":"2026-11-22T10:15:04Z"},
-			{"name":"shed","key":"0x2","lastSeen":null}],
+			{"name":"shed","key":"0x2","lastSeen":null},{"name":"dairy","key":"0x3","up":true,"votes":false}],
 		"bus":{"mode":"embedded","connected":true,"routes":[{"name":"silo"}],"clients":2,"refused":3},
 		"workers":[{"name":"box-2","alive":true,"triesPerSecond":2500000,"found":4,"wrong":1},{"name":"","key":"0x3333333333333333","alive":false}],
 		"alarms":[{"name":"clock","text":"the clock is not set"}]}`), &s); err != nil {
@@ -43,6 +43,7 @@ func TestStatusShowsPeersWorkersAndAlarms(t *testing.T) {
 			"peers          silo (0xaabbccddee…) up, 12 blocks, lag 0, 1 milestone behind, score 0.98, 1 refused\n",
 			"\n                 mill\uFFFD[2J (0x1) down, last heard of 2026-11-22T10:15:04Z, 1 block, lag 20, 3 milestones ahead, score 0.25, 0 refused\n",
 			"\n                 shed (0x2) down, not heard of since the start, 0 blocks, lag 0, score 0, 0 refused\n",
+			"\n                 dairy (0x3) up, does not vote, 0 blocks, lag 0, score 0, 0 refused\n",
 			"workers        box-2 alive, 2.5 million tries/s, 4 found, 1 wrong\n",
 			"0x3333333333… silent, no speed measured yet, 0 found, 0 wrong\n", "alarm clock: the clock is not set\n",
 		} {
