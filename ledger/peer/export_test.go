@@ -89,6 +89,16 @@ func WordOf(b []byte) (w ledger.Word, session uint64, err error) {
 	return m.word, m.hears, err
 }
 
+// AsksForAWord reports whether the frame of a frontier wants an answer.
+func AsksForAWord(b []byte) bool {
+	f, err := parseFrame(b)
+	if err != nil {
+		return false
+	}
+	m, err := parseFrontier(f.body)
+	return err == nil && m.waiting
+}
+
 // Agree puts a stand-in in the place of what the ledger knows of the agreement,
 // before Run.
 func (p *Peers) Agree(a agreement) { p.agreed = a }

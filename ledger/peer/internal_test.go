@@ -323,3 +323,32 @@ func TestASessionRemembersItsLastFrame(t *testing.T) {
 		}
 	}
 }
+
+// A member that falls silent is asked a few times before it counts as down, and
+// then no more.
+func TestWhenASilentMemberIsDown(t *testing.T) {
+	for _, tt := range []struct {
+		others int
+		down   time.Duration
+	}{{1, 6 * time.Second}, {3, 6 * time.Second}, {8, 6 * time.Second}, {16, 12 * time.Second}, {49, 36750 * time.Millisecond}} {
+		m, start := newMember(network.Gateway{}), time.Now()
+		if m.isUp(start, tt.others) || m.wantsAsking(start, tt.others) {
+			t.Errorf("%d others: one that was never heard is up, or is asked", tt.others)
+		}
+		m.heard = start
+		asked := 0
+		for at := time.Duration(0); at < 2*tt.down; at += 250 * time.Millisecond {
+			if up := m.isUp(start.Add(at), tt.others); up != (at < tt.down) {
+				t.Errorf("%d others: after %v up is %v", tt.others, at, up)
+			}
+			if m.wantsAsking(start.Add(at), tt.others) {
+				if asked++; at < tt.down/3 {
+					t.Errorf("%d others: asked after %v", tt.others, at)
+				}
+			}
+		}
+		if asked < 3 || asked > 4 {
+			t.Errorf("%d others: asked %d times", tt.others, asked)
+		}
+	}
+}

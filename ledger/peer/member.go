@@ -32,9 +32,18 @@ const (
 // a newer version; what it gossips is taken.
 const newerPause = 10 * time.Minute
 
-// silentAfter is when a member that says nothing counts as down, for each of
-// the members that a frontier may go to.
-const silentAfter = 5 * time.Second
+// A member that has been quiet for a while is asked for a word, twice in that
+// time, and counts as down after downAfter such whiles. They are longer where there
+// are many others, so that a gateway sends a few such questions a second.
+const (
+	quietLeast  = 2 * time.Second
+	quietOthers = 8 // in a network of more others, longer in proportion
+	downAfter   = 3
+)
+
+func quietFor(others int) time.Duration {
+	return quietLeast * time.Duration(max(others, quietOthers)) / quietOthers
+}
 
 // A member is another gateway of the network.
 type member struct {
@@ -59,6 +68,7 @@ type member struct {
 	frontier frontier
 	session  uint64    // in which it sent that
 	spoke    bool      // it sent one since it heard of this gateway's session
+	asked    time.Time // for a word, since it is quiet
 	answered time.Time // the last time that a frontier of its was answered by ours
 	behind   bool      // the frontier names tips that were unknown
 	cursor   cursor
@@ -206,7 +216,26 @@ func (m *member) isShunned(now time.Time) bool {
 func (m *member) isUp(now time.Time, others int) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return !m.heard.IsZero() && now.Sub(m.heard) < silentAfter*time.Duration(max(others, 3))
+	return m.heardWithin(downAfter*quietFor(others), now)
+}
+
+// heardWithin reports whether the member was heard of so lately. The caller holds
+// mu.
+func (m *member) heardWithin(d time.Duration, now time.Time) bool {
+	return !m.heard.IsZero() && now.Sub(m.heard) < d
+}
+
+// wantsAsking reports whether the member, of so many others, is to be asked for a
+// word now: it is up, and quiet.
+func (m *member) wantsAsking(now time.Time, others int) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	quiet := quietFor(others)
+	if m.heardWithin(quiet, now) || !m.heardWithin(downAfter*quiet, now) || now.Sub(m.asked) < quiet/2 {
+		return false
+	}
+	m.asked = now
+	return true
 }
 
 // hasSpoken reports whether a word of the member was heard since the start.

@@ -25,7 +25,9 @@
 // With its frontier a gateway says how far it follows the agreement and which
 // rounds it knows to be opened. One that starts or recovers must not vote before
 // it knows that of a quorum: it calls all others at once, and again until they
-// have answered. Else words come as seldom as frontiers do.
+// have answered. Else words come as seldom as frontiers do; a member of which
+// nothing at all is heard for two seconds, longer among many, is asked for its word,
+// and counts as down after three times that.
 //
 // # The way of a certificate
 //

@@ -38,14 +38,14 @@ func (p *Peers) tell(ctx context.Context) error {
 			last, grew = position, time.Now()
 		}
 		if all := p.others(); len(all) > 0 {
-			p.tellTo(all[rand.N(len(all))])
+			p.tellTo(all[rand.N(len(all))], false)
 		}
 	}
 }
 
 // call sends the frontier to all members, at once and again while this gateway
 // waits for their words, and when there is news that they wait for, until ctx
-// ends.
+// ends. Those that are quiet it asks for a word.
 func (p *Peers) call(ctx context.Context) error {
 	tick := time.NewTicker(callEvery)
 	defer tick.Stop()
@@ -60,11 +60,17 @@ func (p *Peers) call(ctx context.Context) error {
 		case since.IsZero():
 			since = now
 		}
+		all := p.others()
 		if news || word.Target != target || waits && (now.Sub(since) < callLong || now.Sub(last) >= tellIdle) {
-			for _, m := range p.others() {
-				p.tellTo(m)
+			for _, m := range all {
+				p.tellTo(m, false)
 			}
 			last, target = now, word.Target
+		}
+		for _, m := range all {
+			if m.wantsAsking(now, len(all)) {
+				p.tellTo(m, true)
+			}
 		}
 		select {
 		case <-p.news:
@@ -86,11 +92,12 @@ func (p *Peers) waits(own ledger.Word) bool {
 	return r.isMember && (recovering || r.weigh((*member).hasSpoken) < r.needed)
 }
 
-// tellTo sends the own frontier to a member.
-func (p *Peers) tellTo(m *member) {
+// tellTo sends the own frontier to a member, and may ask for its.
+func (p *Peers) tellTo(m *member, ask bool) {
 	p.telling.Lock() // frames of a class come in the order in which they were made
 	defer p.telling.Unlock()
 	own := p.frontier(m.lastSession())
+	own.waiting = own.waiting || ask
 	frame := p.signer.seal(kindFrontier, m.PublicKey, nil, own.append(nil))
 	if err := p.conn.Publish(p.prefix+".peer."+m.PublicKey.SubjectID(), frame); err != nil {
 		p.log.Debug("frontier not sent", "peer", m.Name, "err", err)
@@ -136,7 +143,7 @@ func (p *Peers) learn(m *member, frame frame) error {
 	}
 	m.mu.Unlock()
 	if answer {
-		p.tellTo(m)
+		p.tellTo(m, false)
 	}
 	if speaks {
 		p.agreed.Hear(m.PublicKey, f.word)

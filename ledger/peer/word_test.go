@@ -140,3 +140,36 @@ func TestWhoSaysThatItDoesNotVote(t *testing.T) {
 		}
 	}
 }
+
+// However idle the gateways are, one that is there stays up, and one that died is
+// down within seconds.
+func TestADeadMemberIsSoonDown(t *testing.T) {
+	s := newSite(t, "a", "b", "r") // a quorum is two: nobody waits for words
+	r := s.rogue("r")
+	var asked, dead atomic.Bool
+	r.frontiers(func(frame []byte) {
+		if !peer.AsksForAWord(frame) || dead.Load() {
+			return
+		}
+		asked.Store(true)
+		r.send("a", r.Frame(peer.Frontier, s.public("a"), "", peer.WordBody(ledger.Word{}, 0, false)))
+	})
+	a, b := s.fresh("a"), s.fresh("b")
+	eventually(t, "all are up", func() bool { return a.seen("r").Up && a.seen("b").Up && b.seen("a").Up })
+	asked.Store(false)
+	eventually(t, "who is quiet is asked", func() bool {
+		if !a.seen("r").Up || !a.seen("b").Up || !b.seen("a").Up {
+			t.Fatal("who answers is down")
+		}
+		return asked.Load()
+	})
+	dead.Store(true)
+	began := time.Now()
+	eventually(t, "who is dead is down", func() bool { return !a.seen("r").Up })
+	if took := time.Since(began); took > 7*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	if !a.seen("b").Up || !b.seen("a").Up {
+		t.Error("who lives is down")
+	}
+}
