@@ -25,19 +25,56 @@ func newClock() func() (time.Time, reading.Clock) {
 	}
 }
 
-// voteClock returns what votes say of the time, in Unix milliseconds: nothing
-// while the clock cannot be right, or after it leapt by more than an hour
-// (consensus.md §5). A clock that the kernel does not call synchronised counts:
-// it is the best guess of a site without a time server.
+// mostLeap is how far the clock may leap from the monotonic one and still count,
+// and steadyFor how long it has to go on steadily after it leapt further.
+const (
+	mostLeap  = time.Hour
+	steadyFor = time.Hour
+)
+
+// A steadyClock tells what votes say of the time: nothing while the clock cannot be
+// right, or after it leapt (consensus.md §5), until the kernel calls it synchronised
+// or it has been steady for an hour. Else one that is not synchronised counts: it is
+// the best guess of a site without a time server. It is not for concurrent use.
+type steadyClock struct {
+	synced  func() bool
+	trusted bool
+	offset  time.Duration // of the clock from the monotonic one, while it was trusted
+	leapt   bool
+	other   time.Duration // the offset since it leapt
+	since   time.Duration // when, by the monotonic clock
+}
+
+// read returns what to say at a time, in Unix milliseconds; 0: nothing.
+func (c *steadyClock) read(now time.Time, monotonic time.Duration) uint64 {
+	if quality(now, true) == reading.ClockBad {
+		c.trusted, c.leapt = false, false
+		return 0
+	}
+	offset := time.Duration(now.UnixNano()) - monotonic
+	switch {
+	case !c.trusted: // it was not set before
+		c.trusted, c.offset = true, offset
+	case (offset - c.offset).Abs() <= mostLeap:
+		c.leapt = false
+	case c.synced(), c.leapt && (offset-c.other).Abs() <= mostLeap && monotonic-c.since >= steadyFor:
+		c.leapt, c.offset = false, offset
+	default:
+		if !c.leapt || (offset-c.other).Abs() > mostLeap {
+			c.leapt, c.other, c.since = true, offset, monotonic
+		}
+		return 0
+	}
+	return uint64(now.UnixMilli())
+}
+
+// voteClock returns the clock of the votes, for one goroutine.
 func voteClock() func() uint64 {
 	start := time.Now()
+	c := &steadyClock{synced: synchronised}
 	return func() uint64 {
 		now := time.Now()
-		leap := now.Round(0).Sub(start.Round(0)) - now.Sub(start)
-		if quality(now, true) == reading.ClockBad || leap.Abs() > time.Hour {
-			return 0
-		}
-		return uint64(now.UnixMilli())
+		return c.read(now, now.Sub(start))
 	}
 }
 

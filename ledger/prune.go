@@ -11,7 +11,7 @@ import (
 )
 
 // A Retention says how long bodies of blocks are kept after the milestone that
-// orders them; zero fields: for ever. Those of what is not certified, of the
+// orders them, by the time of milestones; zero fields: for ever. Those of what is not certified, of the
 // last milestones and of proofs of equivocation are kept in any case. When the
 // store comes near its limit they go sooner: those of votes, those of blocks of
 // others than the members, those of all other blocks, the oldest first
@@ -223,14 +223,15 @@ func (l *Ledger) phases(r *Reached) ([]*phase, error) {
 const never = 1<<32 - 1
 
 // boundary returns the time of the milestones from which on something is kept
-// that is kept so long; 0: all of it.
+// that is kept so long; 0: all of it. Ages are up to the last milestone, whose time
+// a quorum agreed on: the own clock may be wrong.
 func (l *Ledger) boundary(keep time.Duration) uint32 {
-	now := l.clock()
+	now := l.Agreed().Timestamp
 	if keep == 0 || now == 0 {
 		return 0
 	}
 	together := max(pruneTogetherLeast, min(keep/pruneTogether, pruneTogetherMost))
-	at := time.UnixMilli(int64(now)).Add(-keep).Truncate(together).Unix()
+	at := time.Unix(int64(now), 0).Add(-keep).Truncate(together).Unix()
 	return uint32(max(0, min(at, never)))
 }
 

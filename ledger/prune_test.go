@@ -42,6 +42,8 @@ func (f *federation) busy(milestones uint32, at ...*member) (ids []stardust.Bloc
 	return ids
 }
 
+// Ages are by the time of milestones: that its own clock is not good does not keep
+// a gateway from pruning.
 func TestAPrunedReplicaAgreesWithTheOthers(t *testing.T) {
 	f := federate(t, 4, func() ledger.Store { return open(t, t.TempDir()) })
 	var hold atomic.Bool
@@ -49,8 +51,9 @@ func TestAPrunedReplicaAgreesWithTheOthers(t *testing.T) {
 	g := f.all[0]
 	g.stop()
 	g.retention = ledger.Retention{Votes: time.Second, Blocks: time.Second, Hold: func(stardust.BlockID) bool { return hold.Load() }}
+	g.clock = func() uint64 { return 0 }
 	g.start()
-	ids := f.busy(40, f.all...)
+	ids := f.busy(100, f.all...)
 	f.certified(ids, f.all...)
 	eventually(t, "votes are pruned and held blocks are not", func() bool {
 		_, payloads := g.bodies()
@@ -94,7 +97,8 @@ func TestWhatIsNotCertifiedIsNotPruned(t *testing.T) {
 	g := f.all[0]
 	g.stop()
 	g.retention = ledger.Retention{Votes: time.Nanosecond, Blocks: time.Nanosecond}
-	g.clock = func() uint64 { return 1 << 42 } // decades from now
+	var now atomic.Uint64
+	g.clock = func() uint64 { return now.Add(3_600_000) } // each vote is an hour after the one before
 	g.start()
 	ids := f.busy(40, g)
 	eventually(t, "something is pruned", func() bool { return g.ledger().Stats().Pruned > 0 })

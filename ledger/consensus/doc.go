@@ -98,6 +98,14 @@
 //     before the last one on become tips, as the plain blocks that they are from
 //     then on. Otherwise the others would wait for a gateway that is done: for
 //     good across an epoch (seed 2647 at n = 4), else until the next payload.
+//   - §5 time: the milestone of slot 1, which is a network's first unless that is
+//     skipped, has time 0: there is no round below it whose votes told one. So have
+//     those after it as long as no vote tells a time.
+//   - §5 clocks: one that is plausible counts as known to be good, whether or not
+//     the kernel calls it synchronised: else a site without a time server would
+//     have no time at all. After a leap of more than an hour it counts again once
+//     it is called synchronised, or has been steady for an hour; one that showed a
+//     time before the program was made, as soon as it shows a later one.
 //   - §6 waits: the slots waited for are those before the round to be opened
 //     (round-1 and round-2), which are opened and opened-1 unless rounds are
 //     jumped. A leader counts as silent after max(3 s, 2 intervals), since a

@@ -104,6 +104,16 @@ func sameOrders(t testing.TB, a, b *gateway) {
 	}
 }
 
+// pruneAt attaches blocks, since ages are by the time of milestones, until another
+// gateway has pruned beyond a milestone.
+func (g *gateway) pruneAt(other *gateway, milestone uint32) {
+	g.t.Helper()
+	await(g.t, "votes are pruned at "+other.name, func() bool {
+		g.attachOne(fmt.Sprint(time.Now()))
+		return other.Word().Whole > milestone
+	})
+}
+
 func TestAnEmptyReplicaJoinsGatewaysThatHavePruned(t *testing.T) {
 	s := newVotingSite(t, "a", "b", "c", "d")
 	s.retention = ledger.Retention{Votes: time.Second}
@@ -113,7 +123,7 @@ func TestAnEmptyReplicaJoinsGatewaysThatHavePruned(t *testing.T) {
 	}
 	ids := all[0].grow(60)
 	for _, g := range all {
-		await(t, "votes are pruned at "+g.name, func() bool { return g.Word().Whole > 20 })
+		all[0].pruneAt(g, 20)
 	}
 	late := s.start("d", t.TempDir(), &shelf{})
 	certifiedAt(t, late, ids...)
@@ -149,7 +159,7 @@ func TestAGatewayThatWasAwayTakesOverWhatTheOthersHavePruned(t *testing.T) {
 	late.stop()
 	ids := all[0].grow(80)
 	for _, g := range all[:3] {
-		await(t, "votes are pruned at "+g.name, func() bool { return g.Word().Whole > 40 })
+		all[0].pruneAt(g, 40)
 	}
 	again := s.start("d", dir, &shelf{})
 	own := again.attachOne("attached before the others were heard of")
@@ -258,7 +268,7 @@ func TestJoining100kBlocksTakesLessThanHalfAMinute(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	await(t, "votes are pruned", func() bool { return a.Word().Whole > p.Milestone })
+	a.pruneAt(a, p.Milestone)
 	began := time.Now()
 	b := s.start(s.file.Gateways[1].Name, t.TempDir(), &shelf{})
 	certifiedAt(t, b, last, tail[len(tail)-1])
@@ -297,7 +307,7 @@ func TestAClaimThatDiffersIsNoticed(t *testing.T) {
 	s.retention = ledger.Retention{}
 	b := s.start("b", t.TempDir(), &shelf{})
 	certifiedAt(t, b, a.grow(40)...)
-	await(t, "votes are pruned", func() bool { return a.Word().Whole > 10 })
+	a.pruneAt(a, 10)
 	pruned, err := a.peers.Claims(1, 10)
 	whole, other := b.peers.Claims(1, 10)
 	if err != nil || other != nil || len(pruned) != 32 || !bytes.Equal(pruned, whole) {
