@@ -51,6 +51,8 @@ type Blocks interface {
 // Milestones is what the gateways agree.
 type Milestones interface {
 	Agreed() ledger.Agreed
+	// Word says above which milestone all blocks have their bodies.
+	Word() ledger.Word
 	Milestone(index uint32) (ledger.Milestone, error)
 	MilestoneIndex(id [32]byte) (uint32, error)
 	Ordered(index uint32) ([]consensus.Entry, error)

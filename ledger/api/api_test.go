@@ -28,6 +28,14 @@ func TestInfoHasExactlyTheFieldsOfTIP25(t *testing.T) {
 	}
 }
 
+func TestInfoTellsWhatIsPruned(t *testing.T) {
+	l := newFakeLedger(0)
+	l.pruned = 907
+	if w := call(newTest(t, Config{}, l, nil), "GET", "/api/core/v2/info", ""); !strings.Contains(w.Body.String(), `"pruningIndex":907`) {
+		t.Errorf("info = %s", w.Body)
+	}
+}
+
 func TestHealthIsThatOfTheLedgerWithoutBody(t *testing.T) {
 	var sick error
 	s := newTest(t, Config{Health: func() error { return sick }}, newFakeLedger(0), nil)

@@ -22,6 +22,7 @@ type Chain struct {
 
 	mu         sync.Mutex // guards what follows
 	agreed     ledger.Agreed
+	pruned     uint32              // up to this index
 	milestones []ledger.Milestone  // by index - 1
 	orders     [][]consensus.Entry // of those
 	grown      chan struct{}       // closed when more is agreed
@@ -108,6 +109,12 @@ func (c *Chain) Agreed() ledger.Agreed {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.agreed
+}
+
+func (c *Chain) Word() ledger.Word {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return ledger.Word{Whole: c.pruned}
 }
 
 func (c *Chain) WaitAgreed(ctx context.Context, before ledger.Agreed) (ledger.Agreed, error) {

@@ -65,7 +65,8 @@ const belowMaxDepth = 15
 
 // info answers what a client needs to know before it makes a block. A milestone
 // is confirmed as soon as it is known, so that the latest and the confirmed one
-// are the same; index 0 of no id stands for the genesis.
+// are the same; index 0 of no id stands for the genesis. The pruning index is the
+// last one of which a block, perhaps only a vote, has lost its body.
 func (s *Server) info(w http.ResponseWriter, _ *http.Request) {
 	n, agreed := s.cfg.Network, s.ledger.Agreed()
 	last := milestone{agreed.Milestone, agreed.Timestamp, agreed.ID}
@@ -75,7 +76,7 @@ func (s *Server) info(w http.ResponseWriter, _ *http.Request) {
 	}
 	writeJSON(w, http.StatusOK, info{
 		Name: s.cfg.Name, Version: s.cfg.Version,
-		Status:   infoStatus{IsHealthy: s.cfg.Health() == nil, LatestMilestone: last, ConfirmedMilestone: last},
+		Status:   infoStatus{IsHealthy: s.cfg.Health() == nil, LatestMilestone: last, ConfirmedMilestone: last, PruningIndex: s.ledger.Word().Whole},
 		Versions: []int{stardust.ProtocolVersion},
 		Protocol: protocol{
 			Version: stardust.ProtocolVersion, NetworkName: n.NetworkName, Bech32HRP: n.Bech32HRP,
