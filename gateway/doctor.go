@@ -219,12 +219,9 @@ func (d *Doctor) network(context.Context, *box) []Finding {
 			return one(out)
 		}
 	}
+	out.Advice = ClockAdvice(f)
 	n := len(f.Gateways)
 	out.Found = fmt.Sprintf("%s, epoch %d, %s, quorum %d of weight %d", f.NetworkName, f.Epoch, counted(n, "gateway"), f.Quorum(), f.Weight())
-	if n > 1 && n <= 3 {
-		// With so few the median of their times is one gateway's.
-		out.Advice = "with 2 or 3 gateways one wrong clock can decide the time of milestones: keep the clocks of all of them synchronised, or have 4 gateways"
-	}
 	all := one(out)
 	dir := string(d.Config.DataDir)
 	for _, err := range []error{joinDone(dir), repairDone(dir), unpackDone(dir)} {
@@ -233,6 +230,15 @@ func (d *Doctor) network(context.Context, *box) []Finding {
 		}
 	}
 	return all
+}
+
+// ClockAdvice says what a network's clocks can do to it; empty: nothing. With two
+// or three gateways the median of their times is one gateway's (consensus.md §5).
+func ClockAdvice(f *network.File) string {
+	if n := len(f.Gateways); n < 2 || n > 3 {
+		return ""
+	}
+	return "with 2 or 3 gateways one wrong clock can decide the time of milestones: keep the clocks of all of them synchronised, or have 4 gateways"
 }
 
 // counted is a number of things in words.

@@ -102,6 +102,13 @@ type Amount uint64
 // A Duration is a time span; its text is that of [time.Duration], e.g. "1.5s".
 type Duration time.Duration
 
+// A network of more gateways than manyGateways takes it slower, as each of them
+// votes once a round (consensus.md §1).
+const (
+	manyGateways                = 20
+	roundInterval, slowInterval = 100 * time.Millisecond, time.Second
+)
+
 // Create returns the genesis of a network of these gateways with the default
 // parameters. Names and weights that the file does not allow are reported by
 // [File.Validate] and [File.Save].
@@ -111,7 +118,7 @@ func Create(networkName string, gateways []Gateway) *File {
 		Gateways:          slices.Clone(gateways),
 		Operators:         []Operator{},
 		MinPoWScore:       100,
-		RoundInterval:     Duration(100 * time.Millisecond),
+		RoundInterval:     Duration(roundInterval),
 		DataRoundInterval: Duration(time.Second),
 		Bech32HRP:         "hdg",
 		TokenSupply:       1_000_000_000_000,
@@ -120,6 +127,9 @@ func Create(networkName string, gateways []Gateway) *File {
 		SnapshotEvery:     1000,
 		GenesisOutputs:    []Output{},
 		Signatures:        []Signature{},
+	}
+	if len(gateways) > manyGateways {
+		f.RoundInterval = Duration(slowInterval)
 	}
 	f.ByzantineWeight = uint32(f.mostByzantine())
 	return f

@@ -11,6 +11,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/crypto/blake2b"
 )
@@ -37,6 +38,19 @@ func TestHashIsOverTheCanonicalFormWithoutSignatures(t *testing.T) {
 	f.MinPoWScore++
 	if f.Hash() == want {
 		t.Error("another score has the same hash")
+	}
+}
+
+func TestManyGatewaysTakeASlowerPace(t *testing.T) {
+	for n, want := range map[int]time.Duration{1: 100 * time.Millisecond, 20: 100 * time.Millisecond, 21: time.Second, 50: time.Second} {
+		var all []Gateway
+		for i := range n {
+			all = append(all, Gateway{Name: fmt.Sprint("g", i), PublicKey: PublicKey{byte(i + 1)}, Weight: 1})
+		}
+		f := Create("site", all)
+		if got := time.Duration(f.RoundInterval); got != want || f.Validate() != nil {
+			t.Errorf("%d gateways have a round every %v, want %v: %v", n, got, want, f.Validate())
+		}
 	}
 }
 

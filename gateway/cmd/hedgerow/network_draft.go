@@ -62,13 +62,19 @@ func (c *networkAddCmd) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	return c.draft(e, func(f *network.File) error {
+	var advice string
+	err = c.draft(e, func(f *network.File) error {
 		for _, g := range gateways {
 			f.Add(g)
 		}
 		f.Operators = append(f.Operators, more...)
+		advice = gateway.ClockAdvice(f)
 		return f.Validate()
 	})
+	if err == nil && advice != "" {
+		fmt.Fprintf(e.stderr, "note: %s\n", advice)
+	}
+	return err
 }
 
 type networkRemoveCmd struct {
