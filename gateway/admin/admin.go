@@ -290,6 +290,7 @@ func New(cfg Config, src Sources, log *slog.Logger) (*Handler, error) {
 		"blocks":                h.blocks,
 		"peers":                 h.peers,
 		"workers":               h.workers,
+		"alarms":                h.alarmsNow,
 		"config":                h.config,
 		"network":               h.network,
 		"events":                h.events,

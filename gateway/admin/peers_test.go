@@ -79,6 +79,24 @@ func TestPeersAreListedAndInStatus(t *testing.T) {
 	}
 }
 
+func TestAlarmsAreListed(t *testing.T) {
+	b := newBox(t, Config{})
+	if w := b.get("/api/hedgerow/v1/alarms"); w.Code != 200 || strings.TrimSpace(w.Body.String()) != `{"items":[]}` {
+		t.Errorf("without any: %d %s", w.Code, w.Body)
+	}
+	b.site()
+	var got struct{ Items []Alarm }
+	if err := json.Unmarshal(b.get("/api/hedgerow/v1/alarms").Body.Bytes(), &got); err != nil {
+		t.Fatal(err)
+	}
+	if want := b.alarmsNow(t).Alarms; len(want) == 0 || !slices.Equal(got.Items, want) {
+		t.Errorf("alarms are %v, in status %v", got.Items, want)
+	}
+	if w := b.get("/api/hedgerow/v1/alarms?x=1"); w.Code != 400 {
+		t.Errorf("alarms?x=1 = %d, want 400", w.Code)
+	}
+}
+
 func TestQuorumCountsThoseThatAreUp(t *testing.T) {
 	b := newBox(t, Config{})
 	b.site() // weights 1, 2, 1, 1; the quorum is 3

@@ -200,6 +200,18 @@ func (h *Handler) quorum(ps *peer.Stats) quorum {
 	return q
 }
 
+// alarmsNow answers the alarms.
+func (h *Handler) alarmsNow(w http.ResponseWriter, r *http.Request) {
+	if q := parseQuery(r.URL.RawQuery); q.err != nil {
+		writeError(w, http.StatusBadRequest, q.err.Error())
+		return
+	}
+	ps := h.src.Peers.Stats()
+	writeJSON(w, http.StatusOK, struct {
+		Items []Alarm `json:"items"`
+	}{h.allAlarms(&ps)})
+}
+
 // allAlarms tells what somebody should look at now, here and in the federation.
 func (h *Handler) allAlarms(ps *peer.Stats) []Alarm {
 	_, quality := h.cfg.Clock()
