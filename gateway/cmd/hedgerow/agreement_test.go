@@ -37,6 +37,12 @@ func TestFourGatewaysAgree(t *testing.T) {
 	f.publishFor(3*time.Second, "2", acked, two...)
 	f.awaitEqual("of two", two...)
 	for _, s := range two {
+		s.await("it says that there is no quorum", 10*time.Second, func() bool {
+			now := s.agreement()
+			return now.Quorum.Up == 2 && now.alarm("quorum") != ""
+		})
+	}
+	for _, s := range two {
 		if now := s.agreement(); now.LastMilestone.Index != before.LastMilestone.Index {
 			t.Errorf("%s went from milestone %d to %d without a quorum", s.member.Name, before.LastMilestone.Index, now.LastMilestone.Index)
 		}
