@@ -14,8 +14,9 @@ import (
 // A replica that lacks blocks of which the others have lost the bodies cannot
 // derive the milestones that order them. It takes those over instead, one after
 // the other, up to a certified one (consensus.md §7 "Too far behind", §8
-// "Joining"). Each is stored for good when it comes; until the last one has, the
-// replica neither votes nor attaches, and after a restart it goes on from there.
+// "Joining"). Each is stored for good when it comes; until the last one has, and
+// what follows it was gone over, the replica neither votes nor attaches, and after
+// a restart it goes on from there.
 
 // ErrForeign means that what is to be taken over is not what the milestones
 // say, or does not follow those that the replica has.
@@ -28,11 +29,13 @@ var errSyncing = fmt.Errorf("%w: milestones are being taken over from other gate
 // has checked that they lie below a certified one.
 type Import struct {
 	Networks   []*network.File // of the epochs after those known, as far as the milestones reach
-	Milestones []Imported      // ascending, following what the replica has
-	// Done: the last milestone is the certified one. Its blocks, and those of the
-	// one before, have bodies.
-	Done bool
+	Milestones []Imported      // ascending, following what the replica has, up to Top at most
+	// Top is the index of the certified milestone, with which the taking over
+	// ends. Its blocks, and those of the one before, have bodies.
+	Top uint32
 }
+
+func (s *Import) last() *Imported { return &s.Milestones[len(s.Milestones)-1] }
 
 // An Imported is a milestone with all of its blocks, in their order.
 type Imported struct {
@@ -84,6 +87,9 @@ func foreign(format string, args ...any) error {
 func (l *Ledger) checkImport(step *Import) error {
 	if len(step.Milestones) == 0 {
 		return foreign("no milestones")
+	}
+	if at := step.last().Index; at > step.Top {
+		return foreign("milestone %d is above %d, the certified one", at, step.Top)
 	}
 	files, err := l.store.Networks()
 	if err != nil {
@@ -181,40 +187,17 @@ func (l *Ledger) importStep(step *Import) error {
 		in.reached.Votes, in.reached.Guests, in.reached.Blocks, in.reached.Stubs = before, before, before, before
 	}
 	for i := range rest {
-		left := len(rest) - 1 - i
-		if step.Done && left == 0 {
-			if err := in.endsOn(&rest[i]); err != nil {
-				return err
-			}
-		}
-		if err := in.milestone(&rest[i], step.Networks, step.Done && left < 2, step.Done && left == 0); err != nil {
+		if err := in.milestone(&rest[i], step); err != nil {
 			return err
 		}
 	}
 	if err := in.commit(); err != nil {
 		return err
 	}
-	if step.Done && l.syncing.Load() {
-		return l.endSync()
+	if last := step.last(); last.Index == step.Top && l.syncing.Load() {
+		return in.end(last)
 	}
 	return nil
-}
-
-// endsOn stores what was added and returns nil if all blocks of the milestone
-// before the last one have bodies.
-func (in *importer) endsOn(last *Imported) error {
-	if err := in.commit(); err != nil {
-		return err
-	}
-	whole := true
-	err := in.l.store.Bodies(last.Index-1, 0, func(_ consensus.Entry, raw []byte) bool {
-		whole = raw != nil
-		return whole
-	})
-	if err == nil && !whole {
-		err = foreign("milestone %d, the last but one, has stubs", last.Index-1)
-	}
-	return err
 }
 
 // follows returns those of the milestones that the replica does not have, and
@@ -261,15 +244,14 @@ type importer struct {
 	change  Change
 	staged  map[stardust.BlockID]bool // entries of change
 	bytes   int
-	keys    int  // index entries of those
-	blocks  int  // of the milestones in change
-	bare    bool // one of the milestone that is being added is a stub
-	ended   bool
+	keys    int // index entries of those
+	blocks  int // of the milestones in change
 }
 
-// milestone adds a milestone. If it is whole all of its blocks must have bodies.
-func (in *importer) milestone(m *Imported, networks []*network.File, whole, last bool) error {
+// milestone adds a milestone.
+func (in *importer) milestone(m *Imported, step *Import) error {
 	out := consensus.Milestone{Essence: m.Essence}
+	whole := m.Index+1 >= step.Top
 	for i := range m.Blocks {
 		b := &m.Blocks[i]
 		if err := in.block(m, b, whole); err != nil {
@@ -289,20 +271,10 @@ func (in *importer) milestone(m *Imported, networks []*network.File, whole, last
 		}
 		in.blocks = len(out.Blocks)
 	}
-	for _, f := range networks {
+	for _, f := range step.Networks {
 		if int(f.Epoch) == len(in.files) && f.Epoch <= m.Epoch {
 			in.enter(f)
 		}
-	}
-	if last {
-		in.ended = true
-		if err := in.next(m); err != nil {
-			return err
-		}
-		in.change.Certified = m.Index
-	}
-	if in.bare {
-		in.reached.Synced, in.bare = max(in.reached.Synced, m.Index), false
 	}
 	in.change.Milestones = append(in.change.Milestones, out)
 	if m.Signatures != nil {
@@ -318,6 +290,9 @@ func (in *importer) enter(f *network.File) {
 // next puts the network file into force that the last milestone places, as
 // [consensus.State] does.
 func (in *importer) next(m *Imported) error {
+	if len(in.files) != int(m.Epoch)+1 {
+		return nil // it is
+	}
 	for i := range m.Blocks {
 		raw := m.Blocks[i].Raw
 		if raw == nil { // it was here
@@ -379,10 +354,10 @@ func (in *importer) block(m *Imported, b *Listed, whole bool) error {
 	case whole:
 		return foreign("block %v of milestone %d has no body", b.ID, m.Index)
 	case known:
-		in.bare = true
+		in.bare(m)
 		return nil
 	default:
-		in.bare = true
+		in.bare(m)
 		e.Stub = &Placement{Milestone: m.Index, Inclusion: b.Inclusion, Stub: &o}
 	}
 	in.change.Entries = append(in.change.Entries, e)
@@ -398,13 +373,17 @@ func (in *importer) block(m *Imported, b *Listed, whole bool) error {
 	return nil
 }
 
+// bare takes note of a stub among the blocks of a milestone, before both are
+// stored: after a crash the stub may be there without the milestone.
+func (in *importer) bare(m *Imported) { in.reached.Synced = max(in.reached.Synced, m.Index) }
+
 // commit stores what has been added.
 func (in *importer) commit() error {
-	l := in.l
-	if len(in.change.Entries)+len(in.change.Milestones) == 0 {
+	l, c := in.l, &in.change
+	if len(c.Entries)+len(c.Milestones)+len(c.Networks) == 0 && c.Certified == 0 {
 		return nil
 	}
-	in.change.Sync = &SyncChange{Going: !in.ended, Reached: in.reached}
+	c.Sync = &SyncChange{Going: true, Reached: in.reached}
 	if err := l.store.Commit(in.change); err != nil {
 		return fmt.Errorf("take over milestones: %w", err)
 	}
@@ -423,14 +402,43 @@ func (in *importer) commit() error {
 	return err
 }
 
-// endSync begins again after the last milestone that was taken over.
-func (l *Ledger) endSync() error {
-	epoch := l.board.epoch()
+// end ends the state sync with the last milestone of the store, which is
+// certified, if that one and the one before have the bodies to go on from.
+func (in *importer) end(m *Imported) error {
+	last, certified := in.l.store.Last()
+	if m.Index != last || in.reached.Synced+2 > last {
+		return foreign("what is taken over does not end with milestone %d: the last one is %d, and up to %d there are stubs",
+			m.Index, last, in.reached.Synced)
+	}
+	if err := in.next(m); err != nil {
+		return err
+	}
+	if last > certified {
+		in.change.Certified = last
+	}
+	if err := in.commit(); err != nil {
+		return err
+	}
+	return in.l.endSync(last)
+}
+
+// endSync begins again after the last milestone that was taken over. Only when
+// that has succeeded it is durable that the state sync is over: if what the votes
+// in stubs claimed is not what later ones build on, the replica must not have to
+// find that at every start.
+func (l *Ledger) endSync(last uint32) error {
+	epoch, reached := l.board.epoch(), l.pruner.reached
 	l.agreement = agreement{}
 	l.syncing.Store(false)
 	l.board.forgetApprovals()
 	if err := l.openAgreement(); err != nil {
-		return fmt.Errorf("go on after the milestones that were taken over: %w", err)
+		reached.Synced = max(reached.Synced, last) // so that the next end lies behind all this
+		return l.syncOn(reached, foreign("go on after milestone %d, the last one taken over: %v", last, err))
+	}
+	if err := l.store.Commit(Change{Sync: &SyncChange{Reached: reached}}); errors.Is(err, ErrBusy) {
+		return l.syncOn(reached, err)
+	} else if err != nil {
+		return fmt.Errorf("end the taking over of milestones: %w", err)
 	}
 	position := l.counts.position.Load()
 	l.recent.init(position)
@@ -445,6 +453,24 @@ func (l *Ledger) endSync() error {
 		return err
 	}
 	return l.write(ready)
+}
+
+// syncOn goes back to taking over milestones, which could not be ended, and
+// returns why.
+func (l *Ledger) syncOn(reached Reached, cause error) error {
+	l.syncing.Store(true)
+	l.agreement = agreement{}
+	if err := l.openAgreement(); err != nil {
+		return fmt.Errorf("go on taking over milestones: %w", err)
+	}
+	if reached != l.pruner.reached {
+		l.log.Error("what votes claimed, as far as it was taken over, does not hold; later milestones are needed", "err", cause)
+		if err := l.store.Commit(Change{Sync: &SyncChange{Going: true, Reached: reached}}); err != nil {
+			return fmt.Errorf("go on taking over milestones: %w", err)
+		}
+		l.reached(reached)
+	}
+	return cause
 }
 
 // unhold returns the held blocks whose last missing parents were taken over.

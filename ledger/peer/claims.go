@@ -16,8 +16,8 @@ import (
 	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
 )
 
-// What milestones order is proved by their roots; what votes without bodies
-// claimed is not. All honest gateways keep the same, so a state sync believes
+// What milestones order is proved by their roots; which blocks without bodies were
+// votes, and what those claimed, is not. All honest gateways keep the same, so a state sync believes
 // what members of more weight than may be faulty say alike.
 
 // maxClaimed is over how many blocks a hash of claims is made at most.
@@ -66,7 +66,8 @@ func (p *Peers) claimsOf(asked span) ([]byte, error) {
 }
 
 // claimed returns the hash over milestones that a member handed out, and whether
-// there are votes without bodies among their blocks.
+// there are blocks without bodies in them: only the hash says that such a block
+// was no vote.
 func claimed(ms []ledger.Imported) (sum []byte, bare bool, err error) {
 	h := newClaimsHash()
 	for i := range ms {
@@ -82,7 +83,7 @@ func claimed(ms []ledger.Imported) (sum []byte, bare bool, err error) {
 				}
 				l.Vote, l.Claim = o.Vote, o.Claim
 			}
-			bare = bare || l.Vote && l.Raw == nil
+			bare = bare || l.Raw == nil
 			h.add(l)
 		}
 	}

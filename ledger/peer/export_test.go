@@ -176,3 +176,12 @@ func Claimed(ms []ledger.Imported) []byte {
 	}
 	return sum
 }
+
+// Bare reports whether others have to say the same of milestones.
+func Bare(ms []ledger.Imported) bool {
+	_, bare, err := claimed(ms)
+	if err != nil {
+		panic(err)
+	}
+	return bare
+}

@@ -295,7 +295,7 @@ func (s *stateSync) hand(ctx context.Context, ms []ledger.Imported) error {
 	if err := s.believe(ctx, ms); err != nil {
 		return err
 	}
-	step := &ledger.Import{Networks: s.networks, Milestones: ms, Done: ms[len(ms)-1].Index == s.chain.Top()}
+	step := &ledger.Import{Networks: s.networks, Milestones: ms, Top: s.chain.Top()}
 	var proved []*ledger.Imported // with payload to be proved, and the last
 	for i := range ms {
 		m := &ms[i]

@@ -114,6 +114,39 @@ func (g *gateway) pruneAt(other *gateway, milestone uint32) {
 	})
 }
 
+// handOut returns a milestone as a state sync hands it out.
+func (g *gateway) handOut(index uint32) (m ledger.Imported) {
+	g.t.Helper()
+	got, err := g.Milestone(index)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	m.Essence, m.Signatures = got.Essence, got.Signatures
+	if err := g.Listed(index, 0, func(l ledger.Listed) bool {
+		m.Blocks = append(m.Blocks, l)
+		return true
+	}); err != nil {
+		g.t.Fatal(err)
+	}
+	return m
+}
+
+// handOutAll returns the milestones from one to another.
+func (g *gateway) handOutAll(from, to uint32) (ms []ledger.Imported) {
+	for ; from <= to; from++ {
+		ms = append(ms, g.handOut(from))
+	}
+	return ms
+}
+
+// bare takes the bodies of a milestone's blocks away.
+func bare(m ledger.Imported) ledger.Imported {
+	for i := range m.Blocks {
+		m.Blocks[i].Raw = nil
+	}
+	return m
+}
+
 func TestAnEmptyReplicaJoinsGatewaysThatHavePruned(t *testing.T) {
 	s := newVotingSite(t, "a", "b", "c", "d")
 	s.retention = ledger.Retention{Votes: time.Second}
@@ -173,18 +206,7 @@ func TestMilestonesThatDoNotHoldAreRefused(t *testing.T) {
 	s := newVotingSite(t, "a")
 	a := s.start("a", t.TempDir(), &shelf{})
 	certifiedAt(t, a, a.grow(10)...)
-	take := func(index uint32) (m ledger.Imported) {
-		got, err := a.Milestone(index)
-		if err != nil {
-			t.Fatal(err)
-		}
-		m.Essence, m.Signatures = got.Essence, got.Signatures
-		_ = a.Listed(index, 0, func(l ledger.Listed) bool {
-			m.Blocks = append(m.Blocks, l)
-			return true
-		})
-		return m
-	}
+	take := a.handOut
 	s.votes = false
 	b := s.start("a", t.TempDir(), &shelf{}) // the network has one gateway; this one only follows
 	for what, change := range map[string]func(*ledger.Import){
@@ -199,17 +221,18 @@ func TestMilestonesThatDoNotHoldAreRefused(t *testing.T) {
 			s.Milestones[0].Blocks[0].Vote, s.Milestones[0].Blocks[0].Claim = true, consensus.Claim{Gateway: 9, Round: 1}
 		},
 		"the network file is unknown": func(s *ledger.Import) { s.Milestones[0].NetworkHash[0] ^= 1 },
+		"the top lies below":          func(s *ledger.Import) { s.Top = 2 },
 	} {
-		step := &ledger.Import{Milestones: []ledger.Imported{take(1), take(2), take(3)}}
+		step := &ledger.Import{Milestones: []ledger.Imported{take(1), take(2), take(3)}, Top: 9}
 		change(step)
 		if err := b.Import(t.Context(), step); !errors.Is(err, ledger.ErrForeign) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	step := &ledger.Import{Milestones: []ledger.Imported{take(1), take(2), take(3)}, Done: true}
-	for i := range step.Milestones[2].Blocks {
-		step.Milestones[2].Blocks[i].Raw = nil
+	if err := b.Import(t.Context(), &ledger.Import{Milestones: []ledger.Imported{take(1), take(2)}, Top: 3}); err != nil {
+		t.Fatal(err)
 	}
+	step := &ledger.Import{Milestones: []ledger.Imported{bare(take(3))}, Top: 3}
 	if err := b.Import(t.Context(), step); !errors.Is(err, ledger.ErrForeign) || !b.Syncing() {
 		t.Errorf("the end has no bodies: %v, syncing %v", err, b.Syncing())
 	}
@@ -224,7 +247,7 @@ func TestMilestonesThatDoNotHoldAreRefused(t *testing.T) {
 	if _, err := b.Attach(t.Context(), block, nil); !errors.Is(err, ledger.ErrBusy) {
 		t.Errorf("Attach meanwhile: %v", err)
 	}
-	if err := b.Import(t.Context(), &ledger.Import{Milestones: []ledger.Imported{take(1), take(2), take(3), take(4)}, Done: true}); err != nil {
+	if err := b.Import(t.Context(), &ledger.Import{Milestones: []ledger.Imported{take(1), take(2), take(3), take(4)}, Top: 4}); err != nil {
 		t.Fatal(err)
 	}
 	if at := b.Agreed(); at.Milestone != 4 || at.Certified != 4 || b.Syncing() {
@@ -333,5 +356,68 @@ func TestAClaimThatDiffersIsNoticed(t *testing.T) {
 	}
 	if sum, err := a.peers.Claims(1, a.Agreed().Milestone+1); sum != nil || err != nil {
 		t.Errorf("claims of a milestone to come are %x, %v", sum, err)
+	}
+}
+
+// Who hands out votes without bodies as blocks that are none has to be contradicted.
+func TestAVoteWithoutABodyIsNotTakenForAnotherBlock(t *testing.T) {
+	s := newVotingSite(t, "a")
+	a := s.start("a", t.TempDir(), &shelf{})
+	certifiedAt(t, a, a.grow(3)...)
+	honest := a.handOutAll(1, 2)
+	if peer.Bare(honest) {
+		t.Error("milestones with all bodies need others who say the same")
+	}
+	if peer.Bare([]ledger.Imported{bare(a.handOut(1))}) == false {
+		t.Error("votes without bodies need nobody who says the same")
+	}
+	lie := noVotes(a.handOutAll(1, 2))
+	if !peer.Bare(lie) || bytes.Equal(peer.Claimed(lie), peer.Claimed(honest)) {
+		t.Error("votes handed out as other blocks need nobody who says the same, or everybody does")
+	}
+}
+
+// noVotes makes blocks without bodies of all that are no votes.
+func noVotes(ms []ledger.Imported) []ledger.Imported {
+	for i := range ms {
+		bare(ms[i])
+		for k := range ms[i].Blocks {
+			ms[i].Blocks[k].Vote, ms[i].Blocks[k].Claim = false, consensus.Claim{}
+		}
+	}
+	return ms
+}
+
+// What a false claim leads to is not found before the end, when all is stored.
+func TestAStateSyncThatCannotBeEndedGoesOn(t *testing.T) {
+	s := newVotingSite(t, "a")
+	a := s.start("a", t.TempDir(), &shelf{})
+	certifiedAt(t, a, a.grow(12)...)
+	s.votes = false
+	dir := t.TempDir()
+	b := s.start("a", dir, &shelf{}) // the network has one gateway; this one only follows
+	ms := append(noVotes(a.handOutAll(1, 4)), a.handOutAll(5, 6)...)
+	if err := b.Import(t.Context(), &ledger.Import{Milestones: ms, Top: 6}); !errors.Is(err, ledger.ErrForeign) {
+		t.Errorf("Import of votes as other blocks: %v", err)
+	}
+	for range 2 {
+		if w := b.Word(); !b.Syncing() || w.Milestone != 6 || w.Whole != 6 {
+			t.Errorf("syncing is %v at %+v, want it to go on above 6", b.Syncing(), w)
+		}
+		b.stop()
+		b = s.start("a", dir, &shelf{})
+	}
+	if err := b.Import(t.Context(), &ledger.Import{Milestones: a.handOutAll(7, 7), Top: 7}); !errors.Is(err, ledger.ErrForeign) {
+		t.Errorf("Import up to the milestone after the failure: %v", err)
+	}
+	if err := b.Import(t.Context(), &ledger.Import{Milestones: a.handOutAll(8, 8), Top: 8}); err != nil {
+		t.Error(err)
+	}
+	if at := b.Agreed(); at.Milestone != 8 || b.Syncing() {
+		t.Errorf("agreed is %+v, syncing %v", at, b.Syncing())
+	}
+	b.stop()
+	if b = s.start("a", dir, &shelf{}); b.Syncing() {
+		t.Error("it is syncing again after a restart")
 	}
 }
