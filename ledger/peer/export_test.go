@@ -185,3 +185,6 @@ func Bare(ms []ledger.Imported) bool {
 	}
 	return bare
 }
+
+// TopOf returns the milestone that a replica asks of a member with a word.
+func TopOf(own, w ledger.Word) uint64 { return topOf(own, w) }

@@ -85,11 +85,11 @@ func (s *stateSync) run(ctx context.Context) error {
 		return err
 	}
 	w := s.m.lastWord()
-	top := max(w.Whole, s.own.Milestone) + 2
-	if top > w.Certified {
+	top := topOf(s.own, w)
+	if top > uint64(w.Certified) {
 		return fmt.Errorf("%w: %s has certified up to milestone %d, %d is needed", errShort, s.m.Name, w.Certified, top)
 	}
-	if err := s.climbDown(ctx, top); err != nil {
+	if err := s.climbDown(ctx, uint32(top)); err != nil {
 		return err
 	}
 	for from, to := s.chain.Span(); from != 0; from, to = s.chain.Span() {
@@ -109,6 +109,15 @@ func (s *stateSync) run(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// topOf returns the milestone up to which the replica has to take over from a
+// member: the member hands out all bodies of it and of the one before, and the
+// replica has none of the two without. That may be its last one, after a crash
+// just before the end; there need not be a later one before this gateway votes.
+// What the member says may be anything.
+func topOf(own, w ledger.Word) uint64 {
+	return max(uint64(own.Milestone), uint64(own.Whole)+2, uint64(w.Whole)+2)
 }
 
 // ask is [Peers.ask] for as long as the member is busy.

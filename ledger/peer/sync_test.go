@@ -2,6 +2,7 @@ package peer_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"github.com/hedgerow-iot/hedgerow/ledger/network"
 	"github.com/hedgerow-iot/hedgerow/ledger/peer"
 	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
+	"github.com/hedgerow-iot/hedgerow/ledger/store"
 )
 
 // newVotingSite is a site of gateways that vote fast.
@@ -419,5 +421,90 @@ func TestAStateSyncThatCannotBeEndedGoesOn(t *testing.T) {
 	b.stop()
 	if b = s.start("a", dir, &shelf{}); b.Syncing() {
 		t.Error("it is syncing again after a restart")
+	}
+}
+
+// A crash just before the end must not make later milestones necessary: they may
+// not come before this gateway votes.
+func TestAStateSyncThatWasCutOffEndsWithoutLaterMilestones(t *testing.T) {
+	for _, missing := range []uint32{2, 1, 0} {
+		t.Run(fmt.Sprint(missing, " missing"), func(t *testing.T) {
+			s := newVotingSite(t, "a", "b")
+			s.file.Gateways[0].Weight = 100 // a quorum by itself
+			a := s.start(s.file.Gateways[0].Name, t.TempDir(), &shelf{})
+			certifiedAt(t, a, a.grow(10)...)
+			await(t, "the last milestone is certified", func() bool { at := a.Agreed(); return at.Certified == at.Milestone })
+			last := a.Agreed().Certified
+			dir := t.TempDir()
+			s.alone(dir, &ledger.Import{Milestones: a.handOutAll(1, last-missing), Top: last + 1})
+			b := s.start(s.file.Gateways[1].Name, dir, &shelf{})
+			eventually(t, "the state sync ends", func() bool { return !b.Syncing() })
+			if at := a.Agreed().Milestone; at != last {
+				t.Errorf("there is milestone %d meanwhile, the test needs %d to be the last", at, last)
+			}
+			sameOrders(t, a, b)
+		})
+	}
+}
+
+// alone has a ledger without peers over dir take milestones over.
+func (s *site) alone(dir string, step *ledger.Import) {
+	s.t.Helper()
+	st, err := store.Open(dir, store.Options{Reserve: 1})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	l, err := ledger.New(ledger.Config{Network: s.file}, st)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(s.t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- l.Run(ctx) }()
+	err = l.Import(ctx, step)
+	cancel()
+	if err := errors.Join(err, <-ended, st.Close()); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// A member may say that it has pruned everything, and certified everything.
+func TestWordsWithTheLargestNumbersAreNoEndOfAStateSync(t *testing.T) {
+	const most = 1<<32 - 1
+	for _, tt := range []struct {
+		own, word ledger.Word
+		want      uint64
+	}{
+		{ledger.Word{Milestone: 4}, ledger.Word{Certified: most, Whole: most}, most + 2},
+		{ledger.Word{Milestone: 4}, ledger.Word{Certified: most, Whole: most - 1}, most + 1},
+		{ledger.Word{Milestone: 4, Whole: 4}, ledger.Word{Certified: 9, Whole: 1}, 6},
+		{ledger.Word{Milestone: 4, Whole: 2}, ledger.Word{Certified: 9, Whole: 1}, 4},
+		{ledger.Word{Milestone: 4, Whole: 2}, ledger.Word{Certified: 9, Whole: 6}, 8},
+		{ledger.Word{}, ledger.Word{Certified: 9}, 2},
+	} {
+		if got := peer.TopOf(tt.own, tt.word); got != tt.want {
+			t.Errorf("at %+v %+v asks for milestone %d, want %d", tt.own, tt.word, got, tt.want)
+		}
+	}
+}
+
+func TestAStateSyncEndsOnlyOnItsTop(t *testing.T) {
+	s := newVotingSite(t, "a")
+	a := s.start("a", t.TempDir(), &shelf{})
+	certifiedAt(t, a, a.grow(8)...)
+	s.votes = false
+	b := s.start("a", t.TempDir(), &shelf{})
+	ms := []ledger.Imported{a.handOut(1), a.handOut(2), bare(a.handOut(3)), bare(a.handOut(4))}
+	if err := b.Import(t.Context(), &ledger.Import{Milestones: ms, Top: 8}); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Import(t.Context(), &ledger.Import{Milestones: a.handOutAll(1, 1), Top: 1}); !errors.Is(err, ledger.ErrForeign) {
+		t.Errorf("Import up to the first milestone: %v", err)
+	}
+	if err := b.Import(t.Context(), &ledger.Import{Milestones: a.handOutAll(4, 4), Top: 4}); !errors.Is(err, ledger.ErrForeign) {
+		t.Errorf("Import up to a milestone that has stubs: %v", err)
+	}
+	if !b.Syncing() {
+		t.Error("it has ended")
 	}
 }
