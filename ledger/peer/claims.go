@@ -72,22 +72,31 @@ func claimed(ms []ledger.Imported) (sum []byte, bare bool, err error) {
 	h := newClaimsHash()
 	for i := range ms {
 		for _, l := range ms[i].Blocks {
-			if l.Raw != nil {
-				b, err := stardust.ParseBlock(l.Raw)
-				if err != nil {
-					return nil, false, fmt.Errorf("%w: block %v: %w", ledger.ErrForeign, l.ID, err)
-				}
-				o, err := consensus.OrderedBlock(b, ms[i].Index)
-				if err != nil {
-					return nil, false, fmt.Errorf("%w: block %v: %w", ledger.ErrForeign, l.ID, err)
-				}
-				l.Vote, l.Claim = o.Vote, o.Claim
+			if err := claim(&l, ms[i].Index); err != nil {
+				return nil, false, err
 			}
 			bare = bare || l.Raw == nil
 			h.add(l)
 		}
 	}
 	return h.Sum(nil), bare, nil
+}
+
+// claim fills in what the block of a milestone is, if it has a body that says so.
+func claim(l *ledger.Listed, index uint32) error {
+	if l.Raw == nil {
+		return nil
+	}
+	b, err := stardust.ParseBlock(l.Raw)
+	if err != nil {
+		return fmt.Errorf("%w: block %v: %w", ledger.ErrForeign, l.ID, err)
+	}
+	o, err := consensus.OrderedBlock(b, index)
+	if err != nil {
+		return fmt.Errorf("%w: block %v: %w", ledger.ErrForeign, l.ID, err)
+	}
+	l.Vote, l.Claim = o.Vote, o.Claim
+	return nil
 }
 
 // believe returns nil if members of more weight than may be faulty say the same

@@ -1,10 +1,13 @@
 package peer
 
 import (
+	"context"
 	"crypto/ed25519"
 	"encoding/binary"
+	"time"
 
 	"github.com/hedgerow-iot/hedgerow/ledger"
+	"github.com/hedgerow-iot/hedgerow/ledger/consensus"
 	"github.com/hedgerow-iot/hedgerow/ledger/network"
 	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
 )
@@ -188,3 +191,41 @@ func Bare(ms []ledger.Imported) bool {
 
 // TopOf returns the milestone that a replica asks of a member with a word.
 func TopOf(own, w ledger.Word) uint64 { return topOf(own, w) }
+
+// SyncSignatures asks a member for signatures as a state sync does.
+func (p *Peers) SyncSignatures(ctx context.Context, name string, from, to uint32) (map[uint32][]consensus.Signature, error) {
+	s := &stateSync{p: p, m: p.named(name)}
+	return s.signatures(ctx, span{from, to})
+}
+
+// TakeOver does a state sync with a member in a turn of this length, and returns
+// that of the next.
+func (p *Peers) TakeOver(ctx context.Context, name string, turn time.Duration) (next time.Duration, err error) {
+	p.progress = progress{turn: turn}
+	err = p.takeOver(ctx, p.named(name))
+	return p.progress.turn, err
+}
+
+func (p *Peers) named(name string) *member {
+	for _, m := range p.others() {
+		if m.Name == name {
+			return m
+		}
+	}
+	panic("no member " + name)
+}
+
+// Open takes a page of a list so many times, and returns how many bytes of
+// bodies and how many blocks are kept of it.
+func Open(page []ledger.Listed, times int, needed bool) (bodies, blocks int, err error) {
+	var o opened
+	for range times {
+		if err = o.add(&part{index: 1, blocks: page}, needed); err != nil {
+			break
+		}
+	}
+	for _, l := range o.blocks {
+		bodies += len(l.Raw)
+	}
+	return bodies, len(o.blocks), err
+}

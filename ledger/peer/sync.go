@@ -12,6 +12,7 @@ import (
 	"github.com/hedgerow-iot/hedgerow/ledger"
 	"github.com/hedgerow-iot/hedgerow/ledger/consensus"
 	"github.com/hedgerow-iot/hedgerow/ledger/network"
+	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
 )
 
 // A state sync takes from a member the milestones up to the first certified one
@@ -20,8 +21,21 @@ import (
 const (
 	stuckFor     = 5 * time.Second // without a milestone, before milestones are taken over
 	importBlocks = 4096            // of the milestones in one step, unless there is only one
+	importBytes  = 8 << 20         // of their bodies, likewise
 	askTries     = 20              // of a request in a state sync
 	askPause     = 250 * time.Millisecond
+
+	// How many bytes of bodies are kept of one milestone: from the first number
+	// on what comes is made a stub of, unless it is needed, of which more than
+	// the second number is not taken.
+	maxBodies = 64 << 20
+	maxNeeded = 128 << 20
+
+	// How long a state sync with one member takes before another one has its
+	// turn. What was stored until then stays; while that is nothing, because a
+	// milestone takes longer, the time doubles.
+	turnFirst   = time.Minute
+	turnLongest = time.Hour
 )
 
 // errShort means that a member does not keep what a state sync needs of it.
@@ -31,6 +45,7 @@ var errShort = errors.New("too little is kept")
 type progress struct {
 	milestone uint32
 	since     time.Time
+	turn      time.Duration // of the next state sync
 }
 
 // tooFar reports whether m has lost bodies of blocks that this replica lacks,
@@ -39,7 +54,7 @@ type progress struct {
 func (p *Peers) tooFar(m *member) (far, now bool) {
 	own, at := p.agreed.Word(), time.Now()
 	if own.Milestone != p.progress.milestone || p.progress.since.IsZero() {
-		p.progress = progress{own.Milestone, at}
+		p.progress = progress{own.Milestone, at, turnFirst}
 	}
 	if p.replica.Syncing() {
 		return true, true
@@ -52,8 +67,14 @@ func (p *Peers) tooFar(m *member) (far, now bool) {
 // nothing more at all.
 func (p *Peers) takeOver(ctx context.Context, m *member) error {
 	s := &stateSync{p: p, m: m, own: p.agreed.Word()}
-	err := s.run(ctx)
+	turn, cancel := context.WithTimeout(ctx, p.progress.turn)
+	defer cancel()
+	err := s.run(turn)
 	switch {
+	case err != nil && turn.Err() != nil && ctx.Err() == nil:
+		p.progress.turn = min(2*p.progress.turn, turnLongest) // tooFar makes it the first again when there are more milestones
+		p.log.Warn("state sync takes long, another peer has its turn", "peer", m.Name, "err", err)
+		return nil
 	case err == nil:
 		p.log.Info("milestones taken over", "peer", m.Name, "up_to", s.chain.Top())
 	case errors.Is(err, errShort):
@@ -245,11 +266,15 @@ func (s *stateSync) signatures(ctx context.Context, asked span) (map[uint32][]co
 		}
 		for _, sig := range all {
 			out[sig.Index] = append(out[sig.Index], sig)
+			if len(out[sig.Index]) > network.MaxGateways {
+				return nil, fmt.Errorf("%w: more signatures of milestone %d than gateways", errBody, sig.Index)
+			}
 		}
-		if len(all) < maxSignatures || all[len(all)-1].Index == asked.to {
+		if len(all) < maxSignatures {
 			break
 		}
-		asked.from = all[len(all)-1].Index + 1 // what is cut off there is not needed
+		asked.from = all[len(all)-1].Index // it may have more than fit into the answer
+		delete(out, asked.from)
 	}
 	for _, of := range out {
 		slices.SortFunc(of, func(a, b consensus.Signature) int { return bytes.Compare(a.PublicKey[:], b.PublicKey[:]) })
@@ -261,11 +286,11 @@ func (s *stateSync) signatures(ctx context.Context, asked span) (map[uint32][]co
 // replica take them over.
 func (s *stateSync) lists(ctx context.Context, es []consensus.Essence) error {
 	var ready []ledger.Imported
-	var open ledger.Imported
-	n := 0
+	var open opened
+	n, size := 0, 0
 	for at := 0; at < len(es); {
 		last := &es[len(es)-1]
-		body, err := s.ask(ctx, kindLists, stretch{es[at].Index, uint32(len(open.Blocks)), last.Index}.append(nil))
+		body, err := s.ask(ctx, kindLists, stretch{es[at].Index, uint32(len(open.blocks)), last.Index}.append(nil))
 		if err != nil {
 			return err
 		}
@@ -277,24 +302,60 @@ func (s *stateSync) lists(ctx context.Context, es []consensus.Essence) error {
 			return fmt.Errorf("%w: %s has forgotten the blocks of milestone %d", errShort, s.m.Name, es[at].Index)
 		}
 		for _, pt := range parts {
-			if at == len(es) || pt.index != es[at].Index || len(pt.blocks) == 0 && !pt.end || len(open.Blocks)+len(pt.blocks) > maxListed {
+			if at == len(es) || pt.index != es[at].Index || len(pt.blocks) == 0 && !pt.end {
 				return fmt.Errorf("%w: part of the list of milestone %d", errBody, pt.index)
 			}
-			open.Blocks = append(open.Blocks, pt.blocks...)
+			if err := open.add(&pt, pt.index+1 >= s.chain.Top()); err != nil {
+				return err
+			}
 			if !pt.end {
 				continue
 			}
-			open.Essence = es[at]
-			ready, n, at = append(ready, open), n+len(open.Blocks), at+1
-			open = ledger.Imported{}
-			if n < importBlocks && at < len(es) {
+			ready = append(ready, ledger.Imported{Essence: es[at], Blocks: open.blocks})
+			n, size, at = n+len(open.blocks), size+open.bytes, at+1
+			open = opened{}
+			if n < importBlocks && size < importBytes && at < len(es) {
 				continue
 			}
 			if err := s.hand(ctx, ready); err != nil {
 				return err
 			}
-			ready, n = nil, 0
+			ready, n, size = nil, 0, 0
 		}
+	}
+	return nil
+}
+
+// An opened is what has come of a milestone. What it proves comes last, so that
+// until then a member may hand out anything.
+type opened struct {
+	blocks []ledger.Listed
+	bytes  int // of bodies
+}
+
+// add adds a part of the list, with needed bodies or not.
+func (o *opened) add(pt *part, needed bool) error {
+	if len(o.blocks)+len(pt.blocks) > maxListed {
+		return fmt.Errorf("%w: milestone %d has more than %d blocks", errBody, pt.index, maxListed)
+	}
+	for _, l := range pt.blocks {
+		if l.Raw != nil && stardust.IDOf(l.Raw) != l.ID {
+			return fmt.Errorf("%w: body of block %v is of another block", ledger.ErrForeign, l.ID)
+		}
+		switch o.bytes += len(l.Raw); {
+		case needed && o.bytes > maxNeeded:
+			return fmt.Errorf("%w: the bodies of milestone %d, one of the last two, are more than %d bytes", errShort, pt.index, maxNeeded)
+		case !needed && o.bytes > maxBodies:
+			if err := claim(&l, pt.index); err != nil {
+				return err
+			}
+			o.bytes -= len(l.Raw)
+			l.Raw = nil
+		}
+		if l.Raw != nil {
+			l.Raw = bytes.Clone(l.Raw) // not all of the answer, of which it may be a small part
+		}
+		o.blocks = append(o.blocks, l)
 	}
 	return nil
 }

@@ -508,3 +508,62 @@ func TestAStateSyncEndsOnlyOnItsTop(t *testing.T) {
 		t.Error("it has ended")
 	}
 }
+
+func TestSignaturesOfAStateSyncAreWholeOverPages(t *testing.T) {
+	s := newSite(t, "a", "b", "c")
+	const milestones = 1000 // with three signatures each a page ends within one
+	s.view("a").derive(milestones, s.keys["a"], s.keys["b"], s.keys["c"])
+	s.fresh("a")
+	b := s.fresh("b")
+	got, err := b.peers.SyncSignatures(t.Context(), "a", 1, milestones)
+	if err != nil || len(got) != milestones {
+		t.Fatalf("signatures of %d milestones, %v, want %d", len(got), err, milestones)
+	}
+	for index, of := range got {
+		if len(of) != 3 {
+			t.Errorf("milestone %d has %d signatures, want 3", index, len(of))
+		}
+	}
+}
+
+func TestASlowMemberIsGivenUpForAnother(t *testing.T) {
+	s := newSite(t, "a", "b")
+	b := s.fresh("b") // a does not answer
+	began := time.Now()
+	next, err := b.peers.TakeOver(t.Context(), "a", 100*time.Millisecond)
+	if took := time.Since(began); err != nil || took > 2*time.Second || next != 200*time.Millisecond {
+		t.Errorf("it took %v of 100 ms, the next one has %v: %v", took, next, err)
+	}
+	if m := b.seen("a"); m.Standing < 0.99 {
+		t.Errorf("a has standing %v for being slow", m.Standing)
+	}
+}
+
+// What a milestone proves comes last: until then a member may hand out anything.
+func TestBodiesOfAMilestoneAreBounded(t *testing.T) {
+	raw := func(i int) []byte {
+		b := &stardust.Block{Version: stardust.ProtocolVersion, Parents: []stardust.BlockID{{}},
+			Payload: &stardust.TaggedData{Tag: []byte("large"), Data: fmt.Append(make([]byte, 30_000), i)}}
+		raw, err := b.AppendBinary(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return raw
+	}
+	var page []ledger.Listed
+	for i := range 100 {
+		l := ledger.Listed{Raw: raw(i)}
+		l.ID = stardust.IDOf(l.Raw)
+		page = append(page, l)
+	}
+	for needed, most := range map[bool]int{false: 64 << 20, true: 128 << 20} {
+		bodies, blocks, err := peer.Open(page, 100, needed)
+		if needed != (err != nil) || bodies > most || bodies < most-4<<20 || !needed && blocks != 100*len(page) {
+			t.Errorf("of %d blocks, needed %v, %d bytes are kept, %v; want up to %d", blocks, needed, bodies, err, most)
+		}
+	}
+	page[7].ID[0] ^= 1
+	if _, _, err := peer.Open(page, 1, false); !errors.Is(err, ledger.ErrForeign) {
+		t.Errorf("a body of another block: %v", err)
+	}
+}
