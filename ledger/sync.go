@@ -186,6 +186,9 @@ func (l *Ledger) importStep(step *Import) error {
 		before := Reach{Milestone: rest[0].Index - 1} // of what came earlier nothing is known
 		in.reached.Votes, in.reached.Guests, in.reached.Blocks, in.reached.Stubs = before, before, before, before
 	}
+	if err := in.measure(); err != nil {
+		return err
+	}
 	for i := range rest {
 		if err := in.milestone(&rest[i], step); err != nil {
 			return err
@@ -246,6 +249,19 @@ type importer struct {
 	bytes   int
 	keys    int // index entries of those
 	blocks  int // of the milestones in change
+	scarce  bool
+}
+
+// measure finds out whether the store comes near its limit. Meanwhile nothing is
+// pruned, so that what the others keep longer than this replica can would fill
+// it: only bodies that are needed are kept then.
+func (in *importer) measure() error {
+	excess, err := in.l.store.Excess()
+	if err != nil {
+		return fmt.Errorf("take over milestones: %w", err)
+	}
+	in.scarce = excess > 0
+	return nil
 }
 
 // milestone adds a milestone.
@@ -339,6 +355,11 @@ func (in *importer) block(m *Imported, b *Listed, whole bool) error {
 			return foreign("block %v: %v", b.ID, err)
 		}
 		e.Raw = b.Raw
+		if in.scarce && !whole {
+			e.Block, e.Raw = nil, nil
+		}
+	}
+	if e.Block != nil {
 		// A parent may be older than what is taken over.
 		for _, p := range e.Block.Parents {
 			if there, err := in.l.store.Has(p); err != nil {
@@ -392,6 +413,9 @@ func (in *importer) commit() error {
 	}
 	l.reached(in.reached)
 	in.change, in.staged, in.bytes, in.keys, in.blocks = Change{}, nil, 0, 0, 0
+	if err := in.measure(); err != nil {
+		return err
+	}
 	position, pruned, _, err := l.store.Count()
 	l.counts.position.Store(position)
 	l.counts.pruned.Store(pruned)

@@ -436,7 +436,7 @@ func TestAStateSyncThatWasCutOffEndsWithoutLaterMilestones(t *testing.T) {
 			await(t, "the last milestone is certified", func() bool { at := a.Agreed(); return at.Certified == at.Milestone })
 			last := a.Agreed().Certified
 			dir := t.TempDir()
-			s.alone(dir, &ledger.Import{Milestones: a.handOutAll(1, last-missing), Top: last + 1})
+			s.alone(dir, func(l ledger.Store) ledger.Store { return l }, &ledger.Import{Milestones: a.handOutAll(1, last-missing), Top: last + 1})
 			b := s.start(s.file.Gateways[1].Name, dir, &shelf{})
 			eventually(t, "the state sync ends", func() bool { return !b.Syncing() })
 			if at := a.Agreed().Milestone; at != last {
@@ -448,13 +448,13 @@ func TestAStateSyncThatWasCutOffEndsWithoutLaterMilestones(t *testing.T) {
 }
 
 // alone has a ledger without peers over dir take milestones over.
-func (s *site) alone(dir string, step *ledger.Import) {
+func (s *site) alone(dir string, over func(ledger.Store) ledger.Store, step *ledger.Import) {
 	s.t.Helper()
 	st, err := store.Open(dir, store.Options{Reserve: 1})
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	l, err := ledger.New(ledger.Config{Network: s.file}, st)
+	l, err := ledger.New(ledger.Config{Network: s.file}, over(st))
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -566,4 +566,31 @@ func TestBodiesOfAMilestoneAreBounded(t *testing.T) {
 	if _, _, err := peer.Open(page, 1, false); !errors.Is(err, ledger.ErrForeign) {
 		t.Errorf("a body of another block: %v", err)
 	}
+}
+
+// A full is a store that has come near its limit.
+type full struct{ ledger.Store }
+
+func (full) Excess() (int64, error) { return 1, nil }
+
+// The others may keep more than this gateway has room for.
+func TestAStateSyncKeepsNoBodiesThatTheDiskHasNoRoomFor(t *testing.T) {
+	s := newVotingSite(t, "a")
+	a := s.start("a", t.TempDir(), &shelf{})
+	certifiedAt(t, a, a.grow(8)...)
+	dir := t.TempDir()
+	s.alone(dir, func(l ledger.Store) ledger.Store { return full{l} }, &ledger.Import{Milestones: a.handOutAll(1, 6), Top: 6})
+	s.votes = false
+	b := s.start("a", dir, &shelf{})
+	if b.Syncing() || b.Agreed().Milestone != 6 {
+		t.Fatalf("agreed is %+v, syncing %v", b.Agreed(), b.Syncing())
+	}
+	for index := uint32(1); index <= 6; index++ {
+		for _, l := range b.handOut(index).Blocks {
+			if (l.Raw != nil) != (index >= 5) {
+				t.Errorf("block %v of milestone %d has a body: %v", l.ID, index, l.Raw != nil)
+			}
+		}
+	}
+	sameOrders(t, a, b)
 }
