@@ -21,6 +21,9 @@ const askTimeout = 5 * time.Second
 // no fault.
 var errUnanswered = errors.New("no answer")
 
+// errOccupied means that a member said that it is busy. It is an errUnanswered.
+var errOccupied = fmt.Errorf("%w: busy", errUnanswered)
+
 // First byte of an answer.
 const (
 	answerOK   = 0
@@ -105,7 +108,7 @@ func (p *Peers) readAnswer(m *member, request []byte, msg *nats.Msg) ([]byte, er
 	m.heard = time.Now()
 	m.mu.Unlock()
 	if f.body[0] != answerOK {
-		return nil, fmt.Errorf("%w of %s: it is busy", errUnanswered, m.Name)
+		return nil, fmt.Errorf("%s: %w", m.Name, errOccupied)
 	}
 	return f.body[1:], nil
 }

@@ -1,9 +1,11 @@
 package peer
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
 	"encoding/binary"
+	"fmt"
 	"time"
 
 	"github.com/hedgerow-iot/hedgerow/ledger"
@@ -169,20 +171,20 @@ func ReadHistory(b []byte) {
 }
 
 // Claims answers a request for the hash over milestones.
-func (p *Peers) Claims(from, to uint32) ([]byte, error) { return p.claimsOf(span{from, to}) }
+func (p *Peers) Claims(from, to uint32) ([]byte, error) { return p.claimsOf(stretch{from, 0, to}) }
 
 // Claimed returns the hash over milestones that were handed out.
 func Claimed(ms []ledger.Imported) []byte {
-	sum, _, err := claimed(ms)
-	if err != nil {
-		panic(err)
+	all, _, err := claimsIn(ms)
+	if err != nil || len(all) != 1 {
+		panic(fmt.Sprint(len(all), " hashes: ", err))
 	}
-	return sum
+	return all[0].sum
 }
 
 // Bare reports whether others have to say the same of milestones.
 func Bare(ms []ledger.Imported) bool {
-	_, bare, err := claimed(ms)
+	_, bare, err := claimsIn(ms)
 	if err != nil {
 		panic(err)
 	}
@@ -228,4 +230,20 @@ func Open(page []ledger.Listed, times int, needed bool) (bodies, blocks int, err
 		bodies += len(l.Raw)
 	}
 	return bodies, len(o.blocks), err
+}
+
+// ClaimsAgree reports whether a gateway says the same of milestones, and in how
+// many hashes.
+func (p *Peers) ClaimsAgree(ms []ledger.Imported) (same bool, hashes int, err error) {
+	all, _, err := claimsIn(ms)
+	if err != nil {
+		return false, 0, err
+	}
+	for _, c := range all {
+		sum, err := p.claimsOf(c.stretch)
+		if err != nil || !bytes.Equal(sum, c.sum) {
+			return false, len(all), err
+		}
+	}
+	return true, len(all), nil
 }

@@ -29,7 +29,7 @@ func (p *Peers) history(f frame) ([]byte, error) {
 		}
 		return p.essencesOf(asked)
 	case kindClaims:
-		asked, err := parseSpan(f.body)
+		asked, err := parseStretch(f.body)
 		if err != nil {
 			return nil, err
 		}

@@ -66,7 +66,7 @@ func (p *Peers) tooFar(m *member) (far, now bool) {
 // takeOver does a state sync with m. The error means that the replica takes
 // nothing more at all.
 func (p *Peers) takeOver(ctx context.Context, m *member) error {
-	s := &stateSync{p: p, m: m, own: p.agreed.Word()}
+	s := &stateSync{p: p, m: m, own: p.agreed.Word(), mute: map[*member]bool{}}
 	turn, cancel := context.WithTimeout(ctx, p.progress.turn)
 	defer cancel()
 	err := s.run(turn)
@@ -99,6 +99,7 @@ type stateSync struct {
 	files    []*network.File // from epoch 0 on
 	networks []*network.File // those that the replica does not have
 	chain    *consensus.Chain
+	mute     map[*member]bool // others that did not answer
 }
 
 func (s *stateSync) run(ctx context.Context) error {

@@ -594,3 +594,20 @@ func TestAStateSyncKeepsNoBodiesThatTheDiskHasNoRoomFor(t *testing.T) {
 	}
 	sameOrders(t, a, b)
 }
+
+// However many blocks a milestone orders, others can say what they were.
+func TestClaimsOfManyBlocksAreHashedInParts(t *testing.T) {
+	s := newVotingSite(t, "a")
+	a := s.start("a", t.TempDir(), &shelf{})
+	fill(t, a, 20_000)
+	certifiedAt(t, a, a.attachOne("last"))
+	ms := a.handOutAll(1, a.Agreed().Certified)
+	if same, hashes, err := a.peers.ClaimsAgree(ms); !same || hashes != 2 || err != nil {
+		t.Errorf("said the same: %v, in %d hashes, %v", same, hashes, err)
+	}
+	last := &ms[len(ms)-1]
+	noVotes([]ledger.Imported{*last})
+	if same, _, err := a.peers.ClaimsAgree(ms); same || err != nil {
+		t.Errorf("a lie in the second part: said the same: %v, %v", same, err)
+	}
+}
