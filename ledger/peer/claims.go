@@ -150,7 +150,7 @@ func (s *stateSync) believe(ctx context.Context, ms []ledger.Imported) error {
 // agrees reports whether a member says the same. The error is that of ctx.
 func (s *stateSync) agrees(ctx context.Context, m *member, all []claimed) (bool, error) {
 	for _, c := range all {
-		body, err := s.askOther(ctx, m, kindClaims, c.stretch.append(nil))
+		body, err := s.ask(ctx, m, kindClaims, c.stretch.append(nil))
 		if ctx.Err() != nil {
 			return false, ctx.Err()
 		}
@@ -180,20 +180,4 @@ func (s *stateSync) others() (out []*member) {
 	}
 	slices.SortStableFunc(out, func(a, b *member) int { return cmp.Compare(flag(s.mute[a]), flag(s.mute[b])) })
 	return out
-}
-
-// askOther asks a member beside the one that hands out, as long as it is busy.
-func (s *stateSync) askOther(ctx context.Context, m *member, k kind, body []byte) (answer []byte, err error) {
-	for range askTries {
-		if answer, err = s.p.ask(ctx, m, k, body); !errors.Is(err, errOccupied) {
-			break
-		}
-		if !wait(ctx, askPause) {
-			return nil, ctx.Err()
-		}
-	}
-	if err != nil {
-		s.mute[m] = true
-	}
-	return answer, err
 }

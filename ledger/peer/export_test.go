@@ -196,8 +196,8 @@ func TopOf(own, w ledger.Word) uint64 { return topOf(own, w) }
 
 // SyncSignatures asks a member for signatures as a state sync does.
 func (p *Peers) SyncSignatures(ctx context.Context, name string, from, to uint32) (map[uint32][]consensus.Signature, error) {
-	s := &stateSync{p: p, m: p.named(name)}
-	return s.signatures(ctx, span{from, to})
+	s := &stateSync{p: p, m: p.named(name), mute: map[*member]bool{}}
+	return s.signatures(ctx, s.m, span{from, to})
 }
 
 // TakeOver does a state sync with a member in a turn of this length, and returns
@@ -246,4 +246,14 @@ func (p *Peers) ClaimsAgree(ms []ledger.Imported) (same bool, hashes int, err er
 		}
 	}
 	return true, len(all), nil
+}
+
+// Prove completes milestones of a member with certificates.
+func (p *Peers) Prove(ctx context.Context, name string, files []*network.File, ms []ledger.Imported) error {
+	s := &stateSync{p: p, m: p.named(name), files: files, mute: map[*member]bool{}}
+	var all []*ledger.Imported
+	for i := range ms {
+		all = append(all, &ms[i])
+	}
+	return s.prove(ctx, all)
 }

@@ -38,6 +38,7 @@ type site struct {
 	views     map[string]*view // what gateways know of the agreement; the ledger without one
 
 	votes     bool             // gateways do
+	forgets   string           // the gateway that hands out no signatures
 	retention ledger.Retention // of gateways that start
 }
 
@@ -131,6 +132,9 @@ func (s *site) start(name, dir string, cursors peer.Cursors) *gateway {
 	g.peers.Restoring(name == s.restoring)
 	if v := s.views[name]; v != nil {
 		g.peers.Agree(v)
+	}
+	if name == s.forgets {
+		g.peers.Agree(forgetful{g.Ledger})
 	}
 	listeners := func() int { return s.nats.GlobalAccount().Interest(s.prefix() + ".block") }
 	before := listeners()

@@ -142,17 +142,25 @@ func topOf(own, w ledger.Word) uint64 {
 	return max(uint64(own.Milestone), uint64(own.Whole)+2, uint64(w.Whole)+2)
 }
 
-// ask is [Peers.ask] for as long as the member is busy.
-func (s *stateSync) ask(ctx context.Context, k kind, body []byte) (answer []byte, err error) {
+// ask is [Peers.ask] for as long as the member is busy, or does not answer if it
+// is the one that hands out.
+func (s *stateSync) ask(ctx context.Context, m *member, k kind, body []byte) (answer []byte, err error) {
+	again := errOccupied
+	if m == s.m {
+		again = errUnanswered
+	}
 	for range askTries {
-		if answer, err = s.p.ask(ctx, s.m, k, body); !errors.Is(err, errUnanswered) {
-			return answer, err
+		if answer, err = s.p.ask(ctx, m, k, body); !errors.Is(err, again) {
+			break
 		}
 		if !wait(ctx, askPause) {
 			return nil, ctx.Err()
 		}
 	}
-	return nil, err
+	if err != nil {
+		s.mute[m] = true
+	}
+	return answer, err
 }
 
 // learnNetworks gets the network files of the epochs that this replica does not
@@ -162,7 +170,7 @@ func (s *stateSync) learnNetworks(ctx context.Context) (err error) {
 		return err
 	}
 	for {
-		body, err := s.ask(ctx, kindNetworks, binary.LittleEndian.AppendUint32(nil, uint32(len(s.files))))
+		body, err := s.ask(ctx, s.m, kindNetworks, binary.LittleEndian.AppendUint32(nil, uint32(len(s.files))))
 		if err != nil {
 			return err
 		}
@@ -193,7 +201,7 @@ func (s *stateSync) climbDown(ctx context.Context, top uint32) error {
 	if len(es) != 1 || es[0].Index != top || int(es[0].Epoch) >= len(s.files) {
 		return fmt.Errorf("%w: %s does not hand out milestone %d", errShort, s.m.Name, top)
 	}
-	all, err := s.signatures(ctx, span{top, top})
+	all, err := s.signatures(ctx, s.m, span{top, top})
 	if err != nil {
 		return err
 	}
@@ -238,7 +246,7 @@ func (s *stateSync) enough(lowest, top uint32) error {
 
 // essences returns milestones of a span, the last first.
 func (s *stateSync) essences(ctx context.Context, asked span) ([]consensus.Essence, error) {
-	body, err := s.ask(ctx, kindEssences, asked.append(nil))
+	body, err := s.ask(ctx, s.m, kindEssences, asked.append(nil))
 	if err != nil {
 		return nil, err
 	}
@@ -249,12 +257,12 @@ func (s *stateSync) essences(ctx context.Context, asked span) ([]consensus.Essen
 	return es, err
 }
 
-// signatures returns what is known of a span of milestones, by index and
+// signatures returns what a member knows of a span of milestones, by index and
 // ascending keys.
-func (s *stateSync) signatures(ctx context.Context, asked span) (map[uint32][]consensus.Signature, error) {
+func (s *stateSync) signatures(ctx context.Context, m *member, asked span) (map[uint32][]consensus.Signature, error) {
 	out := map[uint32][]consensus.Signature{}
 	for {
-		body, err := s.ask(ctx, kindSignatures, asked.append(nil))
+		body, err := s.ask(ctx, m, kindSignatures, asked.append(nil))
 		if err != nil {
 			return nil, err
 		}
@@ -291,7 +299,7 @@ func (s *stateSync) lists(ctx context.Context, es []consensus.Essence) error {
 	n, size := 0, 0
 	for at := 0; at < len(es); {
 		last := &es[len(es)-1]
-		body, err := s.ask(ctx, kindLists, stretch{es[at].Index, uint32(len(open.blocks)), last.Index}.append(nil))
+		body, err := s.ask(ctx, s.m, kindLists, stretch{es[at].Index, uint32(len(open.blocks)), last.Index}.append(nil))
 		if err != nil {
 			return err
 		}
@@ -361,7 +369,7 @@ func (o *opened) add(pt *part, needed bool) error {
 	return nil
 }
 
-// hand completes milestones with signatures and has the replica take them over.
+// hand completes milestones with certificates and has the replica take them over.
 func (s *stateSync) hand(ctx context.Context, ms []ledger.Imported) error {
 	if err := s.believe(ctx, ms); err != nil {
 		return err
@@ -378,18 +386,38 @@ func (s *stateSync) hand(ctx context.Context, ms []ledger.Imported) error {
 			proved = append(proved, m)
 		}
 	}
-	if len(proved) > 0 {
-		all, err := s.signatures(ctx, span{proved[0].Index, proved[len(proved)-1].Index})
-		if err != nil {
-			return err
-		}
-		for _, m := range proved {
-			if of := all[m.Index]; consensus.VerifyCertificate(s.files[m.Epoch], m.ID(), of) == nil {
-				m.Signatures = of
-			}
-		}
+	if err := s.prove(ctx, proved); err != nil {
+		return err
 	}
 	return s.give(ctx, step)
+}
+
+// prove completes milestones with certificates. Those that the member left out
+// are asked of others, until members of more weight than may be faulty know none:
+// without its certificate nobody can be shown what a milestone confirms.
+func (s *stateSync) prove(ctx context.Context, ms []*ledger.Imported) error {
+	file, weight := s.files[len(s.files)-1], uint64(0)
+	for _, m := range append([]*member{s.m}, s.others()...) {
+		if len(ms) == 0 || weight > uint64(file.ByzantineWeight) {
+			break
+		}
+		all, err := s.signatures(ctx, m, span{ms[0].Index, ms[len(ms)-1].Index})
+		if err != nil && (m == s.m || ctx.Err() != nil) {
+			return err
+		} else if err != nil {
+			continue
+		}
+		ms = slices.DeleteFunc(ms, func(i *ledger.Imported) bool {
+			of := all[i.Index]
+			if consensus.VerifyCertificate(s.files[i.Epoch], i.ID(), of) != nil {
+				return false
+			}
+			i.Signatures = of
+			return true
+		})
+		weight += weightOf(file, m)
+	}
+	return nil
 }
 
 // give has the replica take over a step, also when it is busy for a while.

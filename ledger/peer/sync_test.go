@@ -611,3 +611,30 @@ func TestClaimsOfManyBlocksAreHashedInParts(t *testing.T) {
 		t.Errorf("a lie in the second part: said the same: %v, %v", same, err)
 	}
 }
+
+// A forgetful hands out no signatures.
+type forgetful struct{ *ledger.Ledger }
+
+func (forgetful) Signatures(uint32, uint32, int) ([]consensus.Signature, error) { return nil, nil }
+
+func TestCertificatesThatAMemberLeavesOutAreAskedOfOthers(t *testing.T) {
+	s := newVotingSite(t, "a", "b", "c", "d")
+	s.forgets = "a"
+	a, b, c, d := s.fresh("a"), s.fresh("b"), s.fresh("c"), s.fresh("d")
+	ids := a.grow(5)
+	certifiedAt(t, b, ids...)
+	certifiedAt(t, c, ids...)
+	certifiedAt(t, d, ids...)
+	ms := d.handOutAll(1, 5)
+	for i := range ms {
+		ms[i].Signatures = nil
+	}
+	if err := d.peers.Prove(t.Context(), "a", d.Networks(), ms); err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range ms {
+		if err := consensus.VerifyCertificate(s.file, m.ID(), m.Signatures); err != nil {
+			t.Errorf("milestone %d: %v", m.Index, err)
+		}
+	}
+}
