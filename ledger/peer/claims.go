@@ -20,8 +20,8 @@ import (
 )
 
 // What milestones order is proved by their roots; which blocks without bodies were
-// votes, and what those claimed, is not. All honest gateways keep the same, so a state sync believes
-// what members of more weight than may be faulty say alike.
+// votes, and what those claimed, is not. All honest gateways keep the same, so a
+// state sync believes what members of more weight than may be faulty say alike.
 
 // maxClaimed is over how many blocks a hash of claims is made: few enough that a
 // small machine answers in time.

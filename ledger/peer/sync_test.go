@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -436,7 +437,9 @@ func TestAStateSyncThatWasCutOffEndsWithoutLaterMilestones(t *testing.T) {
 			await(t, "the last milestone is certified", func() bool { at := a.Agreed(); return at.Certified == at.Milestone })
 			last := a.Agreed().Certified
 			dir := t.TempDir()
-			s.alone(dir, func(l ledger.Store) ledger.Store { return l }, &ledger.Import{Milestones: a.handOutAll(1, last-missing), Top: last + 1})
+			if err := s.alone(dir, plain, &ledger.Import{Milestones: a.handOutAll(1, last-missing), Top: last + 1}); err != nil {
+				t.Fatal(err)
+			}
 			b := s.start(s.file.Gateways[1].Name, dir, &shelf{})
 			eventually(t, "the state sync ends", func() bool { return !b.Syncing() })
 			if at := a.Agreed().Milestone; at != last {
@@ -447,8 +450,9 @@ func TestAStateSyncThatWasCutOffEndsWithoutLaterMilestones(t *testing.T) {
 	}
 }
 
-// alone has a ledger without peers over dir take milestones over.
-func (s *site) alone(dir string, over func(ledger.Store) ledger.Store, step *ledger.Import) {
+// alone has a ledger without peers, over what is made of the store in dir, take
+// milestones over, and returns what the last step came to.
+func (s *site) alone(dir string, over func(ledger.Store) ledger.Store, steps ...*ledger.Import) (last error) {
 	s.t.Helper()
 	st, err := store.Open(dir, store.Options{Reserve: 1})
 	if err != nil {
@@ -461,10 +465,51 @@ func (s *site) alone(dir string, over func(ledger.Store) ledger.Store, step *led
 	ctx, cancel := context.WithCancel(s.t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- l.Run(ctx) }()
-	err = l.Import(ctx, step)
+	for _, step := range steps {
+		last = l.Import(ctx, step)
+	}
 	cancel()
-	if err := errors.Join(err, <-ended, st.Close()); err != nil {
+	if err := errors.Join(<-ended, st.Check(s.t.Context()), st.Close()); err != nil {
 		s.t.Fatal(err)
+	}
+	return last
+}
+
+func plain(l ledger.Store) ledger.Store { return l }
+
+// A reluctant is a store that is busy when a state sync is to end for the first
+// time.
+type reluctant struct {
+	ledger.Store
+	once sync.Once
+}
+
+func (r *reluctant) Commit(c ledger.Change) (err error) {
+	if c.Sync != nil && !c.Sync.Going {
+		r.once.Do(func() { err = ledger.ErrBusy })
+	}
+	if err != nil {
+		return err
+	}
+	return r.Store.Commit(c)
+}
+
+func TestTheEndOfAStateSyncMayBeRepeated(t *testing.T) {
+	s := newVotingSite(t, "a")
+	a := s.start("a", t.TempDir(), &shelf{})
+	certifiedAt(t, a, a.grow(6)...)
+	dir := t.TempDir()
+	step := &ledger.Import{Milestones: a.handOutAll(1, 4), Top: 4}
+	over := func(l ledger.Store) ledger.Store { return &reluctant{Store: l} }
+	if err := s.alone(dir, over, step); !errors.Is(err, ledger.ErrBusy) {
+		t.Errorf("Import when the store is busy at the end: %v", err)
+	}
+	if err := s.alone(dir, over, step, step); err != nil {
+		t.Errorf("Import when the store was busy before: %v", err)
+	}
+	s.votes = false
+	if b := s.start("a", dir, &shelf{}); b.Syncing() || b.Agreed().Certified != 4 {
+		t.Errorf("agreed is %+v, syncing %v", b.Agreed(), b.Syncing())
 	}
 }
 
@@ -579,7 +624,9 @@ func TestAStateSyncKeepsNoBodiesThatTheDiskHasNoRoomFor(t *testing.T) {
 	a := s.start("a", t.TempDir(), &shelf{})
 	certifiedAt(t, a, a.grow(8)...)
 	dir := t.TempDir()
-	s.alone(dir, func(l ledger.Store) ledger.Store { return full{l} }, &ledger.Import{Milestones: a.handOutAll(1, 6), Top: 6})
+	if err := s.alone(dir, func(l ledger.Store) ledger.Store { return full{l} }, &ledger.Import{Milestones: a.handOutAll(1, 6), Top: 6}); err != nil {
+		t.Fatal(err)
+	}
 	s.votes = false
 	b := s.start("a", dir, &shelf{})
 	if b.Syncing() || b.Agreed().Milestone != 6 {
