@@ -1,9 +1,11 @@
 package ledger
 
 import (
+	"cmp"
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/hedgerow-iot/hedgerow/ledger/consensus"
@@ -41,16 +43,16 @@ type agreement struct {
 	issuer  *consensus.Issuer // nil: no votes
 	own     consensus.Durable // as stored
 
-	change   Change                      // waits for the next Commit, without entries
-	blocks   int                         // of its milestones
-	ordered  map[stardust.BlockID]uint32 // those blocks
-	certAt   time.Time                   // since when a certificate waits
-	fresh    stardust.BlockID            // no milestone orders it, as we know
-	sealed   map[uint32]bool             // certified above agreed.Certified
-	whole    uint32                      // milestone up to which one of the others has pruned
-	evidence map[stardust.BlockID]bool   // of equivocation: kept for ever
-	tried    time.Time                   // when votes were last thought of
-	liars    map[network.PublicKey]bool  // contradicted a milestone derived here; reported
+	change   Change                       // waits for the next Commit, without entries
+	blocks   int                          // of its milestones
+	ordered  map[stardust.BlockID]uint32  // those blocks
+	certAt   time.Time                    // since when a certificate waits
+	fresh    stardust.BlockID             // no milestone orders it, as we know
+	sealed   map[uint32]bool              // certified above agreed.Certified
+	wholes   map[network.PublicKey]uint32 // milestones up to which the others have pruned, as they say
+	evidence map[stardust.BlockID]bool    // of equivocation: kept for ever
+	tried    time.Time                    // when votes were last thought of
+	liars    map[network.PublicKey]bool   // contradicted a milestone derived here; reported
 	alarmed  bool
 	parked   parking
 	gone     []stardust.BlockID // forgotten by the state, children first
@@ -97,6 +99,7 @@ func (noValue) Root() ([32]byte, error)                             { return sta
 func (l *Ledger) openAgreement() error {
 	a := &l.agreement
 	a.ordered, a.sealed = map[stardust.BlockID]uint32{}, map[uint32]bool{}
+	a.wholes = map[network.PublicKey]uint32{}
 	a.evidence, a.liars = map[stardust.BlockID]bool{}, map[network.PublicKey]bool{}
 	if err := l.openNetworks(); err != nil {
 		return err
@@ -434,16 +437,49 @@ func (l *Ledger) judge(st consensus.Status) {
 }
 
 // certifyTo finds out up to where all milestones are certified. One without a
-// certificate is by one above, whose id is over it: others may have dropped its
-// own, as nothing is left that it would prove. The caller holds certMu.
+// certificate is by one above, whose id is over it, once the others have dropped
+// its own, as nothing is left that it would prove. The caller holds certMu.
 func (l *Ledger) certifyTo() {
 	a := &l.agreement
-	at := max(l.board.agreed.Certified, a.change.Certified)
-	for a.sealed[at+1] || len(a.sealed) > 0 && at < a.whole {
+	at, pruned := max(l.board.agreed.Certified, a.change.Certified), l.prunedByOthers()
+	for a.sealed[at+1] || len(a.sealed) > 0 && at < pruned {
 		delete(a.sealed, at+1)
 		at++
 		a.change.Certified = at
 	}
+}
+
+// prunedByOthers returns the milestone up to which so many of the others say that
+// they have pruned that these make a quorum with this gateway: one alone may lie,
+// and what others still have is to be asked for.
+func (l *Ledger) prunedByOthers() uint32 {
+	file, me := l.agreement.state.File(), -1
+	if l.key != nil {
+		if g, ok := file.Index(l.key.Public().(ed25519.PublicKey)); ok {
+			me = g
+		}
+	}
+	return prunedByQuorum(file, me, l.agreement.wholes)
+}
+
+// prunedByQuorum returns the highest milestone that gateways other than number me
+// name which make a quorum with that one, if it is one; 0: none.
+func prunedByQuorum(file *network.File, me int, says map[network.PublicKey]uint32) uint32 {
+	needed := file.Quorum()
+	if me >= 0 {
+		needed -= min(needed, uint64(file.Gateways[me].Weight))
+	}
+	others := slices.Clone(file.Gateways)
+	slices.SortFunc(others, func(x, y network.Gateway) int { return cmp.Compare(says[y.PublicKey], says[x.PublicKey]) })
+	for _, g := range others {
+		if needed == 0 {
+			return 0 // it needs none of them
+		}
+		if needed -= min(needed, uint64(g.Weight)); needed == 0 {
+			return says[g.PublicKey]
+		}
+	}
+	return 0
 }
 
 // certify takes in what others signed.
@@ -470,8 +506,8 @@ func (l *Ledger) certify(signatures []signed) {
 // hear takes in what another gateway said of its part.
 func (l *Ledger) hear(from network.PublicKey, w *Word) {
 	a := &l.agreement
-	if w.Whole > a.whole {
-		a.whole = w.Whole
+	if _, member := a.state.File().Index(from[:]); member && w.Whole > a.wholes[from] {
+		a.wholes[from] = w.Whole
 		l.board.certMu.Lock()
 		l.certifyTo()
 		l.board.certMu.Unlock()

@@ -4,6 +4,7 @@ import (
 	"crypto/ed25519"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -430,4 +431,24 @@ func TestANetworkFileInABlockBeginsAnEpoch(t *testing.T) {
 	f.all[3].start()
 	f.certified(f.all[1].attach(3), f.all...)
 	f.agree(f.all...)
+}
+
+// A gateway that says that it has pruned what nobody has does not keep a milestone
+// from getting its certificate, which the next ones do not replace.
+func TestWhoClaimsToHavePrunedTakesNobodyItsCertificates(t *testing.T) {
+	f := federate(t, 4, memories)
+	f.lost.Store(5)
+	liar := network.PublicKey(f.keys[3].Public().(ed25519.PublicKey))
+	for f.all[0].ledger().Agreed().Milestone < 8 {
+		for _, m := range f.all {
+			m.ledger().Hear(liar, ledger.Word{Whole: 1<<32 - 1})
+		}
+		f.certified(f.all[0].attach(1), f.all...)
+	}
+	for i, m := range f.all {
+		eventually(t, fmt.Sprintf("gateway %d has the certificate of milestone 5", i), func() bool {
+			got, err := m.ledger().Milestone(5)
+			return err == nil && len(got.Signatures) >= 3
+		})
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,6 +23,7 @@ type federation struct {
 	file *network.File
 	keys []ed25519.PrivateKey
 	all  []*member
+	lost atomic.Uint32 // milestone whose signatures get lost when they are published
 }
 
 // A member is a gateway of a federation.
@@ -81,6 +83,9 @@ func (m *member) start() {
 		Network: f.file, Key: f.keys[m.index], Retention: m.retention, Clock: m.clock,
 		Announce: func(_ stardust.BlockID, raw []byte) { m.others(func(o *member, _ *ledger.Ledger) { o.deliver(raw) }) },
 		Publish: func(sig consensus.Signature) {
+			if sig.Index == f.lost.Load() {
+				return
+			}
 			m.others(func(_ *member, l *ledger.Ledger) { _ = l.Certify([]consensus.Signature{sig}) })
 		},
 	}, m.store)
