@@ -35,6 +35,7 @@ type site struct {
 	keys  map[string]ed25519.PrivateKey
 
 	restoring string           // the gateway that is, when it starts
+	patience  time.Duration    // of gateways that start; 0: as it is
 	views     map[string]*view // what gateways know of the agreement; the ledger without one
 
 	votes     bool             // gateways do
@@ -130,6 +131,9 @@ func (s *site) start(name, dir string, cursors peer.Cursors) *gateway {
 		s.t.Fatal(err)
 	}
 	g.peers.Restoring(name == s.restoring)
+	if s.patience > 0 {
+		g.peers.HavePatience(s.patience)
+	}
 	if v := s.views[name]; v != nil {
 		g.peers.Agree(v)
 	}
@@ -312,43 +316,4 @@ func TestAnOlderCopyOfAStoreIsFollowedFromTheBeginning(t *testing.T) {
 	a.attach(25, "instead")
 	b = s.start("b", dir, cursors)
 	equal(t, 56, a, b)
-}
-
-func TestSyncedNeedsAnother(t *testing.T) {
-	s := newSite(t, "a", "b")
-	s.file.Gateways[0].Weight = 5 // a quorum alone
-	a := s.fresh("a")
-	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
-	defer cancel()
-	if err := a.peers.Synced(ctx); err == nil {
-		t.Error("in sync with nobody")
-	}
-	b := s.start("b", t.TempDir(), &shelf{})
-	b.attach(3, "b")
-	ctx, cancel = context.WithTimeout(t.Context(), 30*time.Second)
-	defer cancel()
-	if err := a.peers.Synced(ctx); err != nil || a.Position() != 3 {
-		t.Errorf("Synced = %v with %d blocks", err, a.Position())
-	}
-}
-
-// Of two others that are up one is restoring itself: what it has proves nothing,
-// unless it is the only one there is.
-func TestSyncedDoesNotRelyOnWhoIsRestoring(t *testing.T) {
-	s := newSite(t, "a", "b", "c")
-	s.restoring = "b"
-	a := s.fresh("a")
-	s.fresh("b")
-	eventually(t, "a hears of b", func() bool { return a.seen("b").Up })
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-	defer cancel()
-	if err := a.peers.Synced(ctx); err == nil {
-		t.Error("in sync with a gateway that is restoring")
-	}
-	s.fresh("c")
-	ctx, cancel = context.WithTimeout(t.Context(), 30*time.Second)
-	defer cancel()
-	if err := a.peers.Synced(ctx); err != nil {
-		t.Error(err)
-	}
 }

@@ -12,15 +12,27 @@ import (
 	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
 )
 
+// Who has the blocks of a quorum waits for another member that is up for so long
+// after it has had its turn to be walked and while no page of its order comes,
+// and for all of them together, whatever comes, for some times as long. An honest
+// one hands out a page in a second, and over a line of 70 kB/s in less than two
+// minutes; one that never gets there must not keep readings from being attached.
+const (
+	patience    = 2 * time.Minute
+	patienceAll = 5
+)
+
 // A synced says whose blocks this replica has had since the start.
 type synced struct {
+	patience time.Duration
+
 	mu      sync.Mutex // guards what follows
 	members map[*member]bool
 	more    chan struct{} // closed, and made anew, when there is another one
 }
 
 func (s *synced) init() {
-	s.members, s.more = map[*member]bool{}, make(chan struct{})
+	s.patience, s.members, s.more = patience, map[*member]bool{}, make(chan struct{})
 }
 
 // with notes that this replica has everything that m had at the time.
@@ -48,15 +60,52 @@ func (p *Peers) Restoring(on bool) {
 	signal(p.news)
 }
 
+// A waiting is what a call of [Peers.Synced] knows of the members that it waits
+// for although it has the blocks of a quorum.
+type waiting struct {
+	since   time.Time // that it has them; zero: it has not
+	members map[*member]*awaited
+}
+
+// An awaited is how far a member was when it brought something last.
+type awaited struct {
+	at     uint64    // in its order
+	walked time.Time // the last time until then
+	idle   time.Time // the time of the turn that brought nothing; zero: it had none
+}
+
+// isOver reports whether m is not waited for any more.
+func (w *waiting) isOver(m *member, now time.Time, limit time.Duration) bool {
+	if w.since.IsZero() {
+		w.since, w.members = now, map[*member]*awaited{}
+	}
+	m.mu.Lock()
+	at, walked := m.cursor.at, m.walked
+	done := !walked.IsZero() && m.cursor.store == m.frontier.store && at == m.frontier.position
+	m.mu.Unlock()
+	a := w.members[m]
+	if a == nil || at > a.at {
+		a = &awaited{at: at, walked: walked}
+		w.members[m] = a
+	}
+	if a.idle.IsZero() && (done || !walked.Equal(a.walked)) { // who is done has no more turns
+		a.idle = now
+	}
+	return !a.idle.IsZero() && now.Sub(a.idle) >= limit || now.Sub(w.since) >= patienceAll*limit
+}
+
 // Synced waits until this replica has had everything, since the start, of so
 // many others that they make a quorum with this gateway, and of every other one
 // that is up. Those that are restoring themselves do not count unless all others
-// were reached. The error is that of ctx.
+// were reached. Once there is the quorum, a member that brings nothing is waited
+// for two minutes, and all of them ten: what one says of itself may be wrong, and
+// it may not answer. The error is that of ctx.
 func (p *Peers) Synced(ctx context.Context) error {
 	tick := time.NewTicker(time.Second) // members come and go
 	defer tick.Stop()
+	var w waiting
 	for {
-		enough, more := p.enough()
+		enough, more := p.enough(&w, time.Now())
 		if enough {
 			return nil
 		}
@@ -69,11 +118,13 @@ func (p *Peers) Synced(ctx context.Context) error {
 	}
 }
 
-func (p *Peers) enough() (enough bool, more <-chan struct{}) {
+// enough reports whether a call of Synced has waited for enough members.
+func (p *Peers) enough(w *waiting, now time.Time) (enough bool, more <-chan struct{}) {
 	s := &p.synced
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r, now, weight, reached, up := p.roster.Load(), time.Now(), uint64(0), 0, true
+	r, weight, reached := p.roster.Load(), uint64(0), 0
+	var missing []*member
 	for i, m := range r.others {
 		m.mu.Lock()
 		restoring := m.frontier.restoring
@@ -85,10 +136,27 @@ func (p *Peers) enough() (enough bool, more <-chan struct{}) {
 		case s.members[m] && !restoring:
 			weight += uint64(r.says[i].Weight)
 		case !s.members[m] && m.isUp(now, len(r.others)) && m.mayWalk(now):
-			up = false
+			missing = append(missing, m)
 		}
 	}
-	return reached == len(r.others) || up && weight >= r.needed, s.more
+	switch {
+	case reached == len(r.others):
+		return true, s.more
+	case weight < r.needed:
+		*w = waiting{}
+		return false, s.more
+	}
+	over := true
+	for _, m := range missing { // the time of each of them runs
+		over = w.isOver(m, now, s.patience) && over
+	}
+	if !over {
+		return false, s.more
+	}
+	for _, m := range missing {
+		p.log.Warn("a peer is up and what it has does not come; it is not waited for", "peer", m.Name)
+	}
+	return true, s.more
 }
 
 // Met waits until another gateway was heard of since the start, or returns the
