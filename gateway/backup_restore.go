@@ -42,6 +42,7 @@ type restore struct {
 	file     *backup.File
 	key      ed25519.PublicKey
 	network  *network.File // that will stand in the data directory, or stands where the configuration says
+	replaced *network.File // that of the backup, if it is an older one
 	progress func(step string, read int64)
 	log      *slog.Logger
 }
@@ -117,7 +118,10 @@ func (r *restore) mine() error {
 	if r.network, err = network.Parse(text); err != nil {
 		return err
 	}
-	return r.newerNetwork()
+	if err := r.newerNetwork(); err != nil {
+		return err
+	}
+	return newMarker(r.cfg.Identity, r.key, r.network, nil, r.log).outgrown(r.network, "name it in the configuration (network: FILE), and restore again")
 }
 
 // newerNetwork takes the network file that the configuration names, if there is
@@ -135,7 +139,7 @@ func (r *restore) newerNetwork() error {
 	case there.GenesisHash() != r.network.GenesisHash():
 		return fmt.Errorf("the backup is of the network %s, %s is the file of another, %s", r.network.NetworkName, r.cfg.Network, there.NetworkName)
 	case there.Epoch > r.network.Epoch:
-		r.network = there
+		r.network, r.replaced = there, r.network
 	}
 	return nil
 }
@@ -208,6 +212,11 @@ func (r *restore) files() error {
 			return err
 		}
 	}
+	if r.replaced != nil {
+		if err := keepEpoch(r.dir, r.replaced); err != nil {
+			return err
+		}
+	}
 	return r.network.Save(r.cfg.networkPath())
 }
 
@@ -243,13 +252,14 @@ func (r *restore) finish(ctx context.Context) (_ *Restored, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.copied(r.dir, r.network); err != nil {
+	alone, err := s.copied(r.dir, r.network)
+	if err != nil {
 		return nil, err
 	}
 	if err := newMarker(r.cfg.Identity, r.key, r.network, s.ledger, r.log).pair(); err != nil {
 		return nil, err
 	}
-	return &Restored{r.file.Header, s.journal.Stats().Readings, position, afterCopy(r.network, r.key)}, nil
+	return &Restored{r.file.Header, s.journal.Stats().Readings, position, afterCopy(r.network, r.key, alone)}, nil
 }
 
 // unpackDone refuses to use a data directory in which a restore was cut off.

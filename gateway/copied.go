@@ -3,6 +3,7 @@ package gateway
 import (
 	"crypto/ed25519"
 	"fmt"
+	"slices"
 
 	"github.com/hedgerow-iot/hedgerow/ledger"
 	"github.com/hedgerow-iot/hedgerow/ledger/network"
@@ -15,13 +16,27 @@ import (
 const copyGap = 1_000_000
 
 // recognise finds out whether the stores are an older copy, and makes them ones
-// that it is safe to go on with.
+// that it is safe to go on with, before anything is voted or numbered.
 func (g *Gateway) recognise() error {
+	f, dir := g.home.network, string(g.cfg.DataDir) // the file that was given
+	g.marker = newMarker(g.cfg.Identity, g.home.key.Public().(ed25519.PublicKey), f, g.stores.ledger, g.log)
+	if g.home.fresh {
+		return nil
+	}
+	stored, err := g.stores.ledger.Networks()
+	if err != nil {
+		return err
+	}
+	if n := len(stored); n > 0 && stored[n-1].Epoch > f.Epoch {
+		f = stored[n-1] // the process ended before the file was saved
+	}
+	if err := g.marker.outgrown(f, "then, for each epoch since in turn: hedgerow join --config FILE NETWORKFILE"); err != nil {
+		return err
+	}
 	fit, err := g.marker.fit()
 	if err != nil || fit == fits {
 		return err
 	}
-	f, dir := g.home.network, string(g.cfg.DataDir)
 	if fit == unknown && !mayRecover(f, g.home.key.Public().(ed25519.PublicKey)) {
 		// What the others say of its votes has to do: without this gateway they
 		// are too few to let it recover.
@@ -35,41 +50,62 @@ func (g *Gateway) recognise() error {
 	default:
 		g.log.Error("the data directory is an older copy: the identity key has been used with a newer one", "data_dir", dir)
 	}
-	if err := g.stores.copied(dir, f); err != nil {
+	alone, err := g.stores.copied(dir, f)
+	if err != nil {
 		return fmt.Errorf("go on with an older copy: %w", err)
 	}
-	g.log.Warn(afterCopy(f, g.home.key.Public().(ed25519.PublicKey)))
+	g.log.Warn(afterCopy(f, g.home.key.Public().(ed25519.PublicKey), alone))
 	return nil
 }
 
-// copied prepares stores that are an older copy, for a start or for [Restore].
-// It can be done again when it was cut off.
+// copied prepares stores that are an older copy, for a start or for [Restore]; f
+// is the newest network file here. It can be done again when it was cut off.
 //
-// In a network of several the record of own votes counts as lost, and before
-// anything is attached the other gateways say which readings they have. In any
-// case the journal goes on under a new incarnation and leaves out the numbers
+// Unless the gateway was always alone, the record of own votes counts as lost, and
+// before anything is attached the other gateways say which readings they have. In
+// any case the journal goes on under a new incarnation and leaves out the numbers
 // that may be in use.
-func (s *stores) copied(dir string, f *network.File) error {
-	if len(f.Gateways) > 1 {
+func (s *stores) copied(dir string, f *network.File) (alone bool, err error) {
+	stored, err := s.ledger.Networks()
+	if err != nil {
+		return false, err
+	}
+	if alone = alwaysAlone(dir, f, stored); !alone {
 		if err := ledger.Distrust(s.ledger); err != nil {
-			return err
+			return false, err
 		}
 		if err := s.ledger.Renew(); err != nil {
-			return err
+			return false, err
 		}
 		if err := (restoring{}).write(dir); err != nil {
-			return err
+			return false, err
 		}
 	}
 	next := s.journal.Next()
-	err := s.ledger.Marks(next, func(run [2]uint64, _ stardust.BlockID) bool {
+	err = s.ledger.Marks(next, func(run [2]uint64, _ stardust.BlockID) bool {
 		next = max(next, run[1]+1)
 		return true
 	})
 	if err != nil {
-		return err
+		return false, err
 	}
-	return s.journal.SkipTo(next + copyGap)
+	return alone, s.journal.SkipTo(next + copyGap)
+}
+
+// alwaysAlone reports whether the network has had one gateway in each epoch up to
+// that of f: then nobody has ever seen what came after a copy. stored are the
+// files that the ledger knows, the others those kept in dir; one that is missing
+// may have had more.
+func alwaysAlone(dir string, f *network.File, stored []*network.File) bool {
+	all := append([]*network.File{f}, stored...)
+	for epoch := uint32(len(stored)); epoch < f.Epoch; epoch++ {
+		kept, err := network.Load(epochPath(dir, epoch))
+		if err != nil || kept.Epoch != epoch || kept.GenesisHash() != f.GenesisHash() {
+			return false
+		}
+		all = append(all, kept)
+	}
+	return !slices.ContainsFunc(all, func(f *network.File) bool { return len(f.Gateways) > 1 })
 }
 
 // mayRecover reports whether the gateways without this one make a quorum.
@@ -82,10 +118,13 @@ func mayRecover(f *network.File, key ed25519.PublicKey) bool {
 }
 
 // afterCopy says what becomes of a gateway with an older copy.
-func afterCopy(f *network.File, key ed25519.PublicKey) string {
+func afterCopy(f *network.File, key ed25519.PublicKey, alone bool) string {
 	switch {
-	case len(f.Gateways) == 1:
+	case alone:
 		return "a network of one has nobody to ask what came after the copy: the gateway goes on from it, and its milestones are another history from there on"
+	case len(f.Gateways) == 1:
+		return "the network has had other gateways, which may know votes that came after the copy, and has none now that could tell: the gateway takes in and attaches readings, and votes never again in this network. " +
+			"Have it join a new one: hedgerow network create, and hedgerow join"
 	case !mayRecover(f, key):
 		return "without this gateway the others are no quorum, so nobody can tell in which rounds it has voted: it takes in and attaches readings, and votes never again with this key. " +
 			"Have it take part with a new one: hedgerow network remove and add"

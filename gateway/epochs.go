@@ -40,6 +40,7 @@ type epochs struct {
 	left   atomic.Pointer[leavers]
 	past   atomic.Pointer[[]*network.File] // those that are or were in force
 	begun  chan *network.File              // by the ledger; some are left out if later ones follow
+	note   func()                          // notes beside the key that an epoch has begun
 	ledger *ledger.Ledger
 	peers  *peer.Peers
 	prover prover
@@ -60,12 +61,13 @@ type leavers struct {
 // newEpochs decides which network file this gateway works with: the one in force
 // as far as its ledger knows, which has stored these, or a later one that it was
 // given. The latter if it is no member of the former: a newcomer has to ask those
-// that know it.
-func newEpochs(cfg *Config, h *home, stored []*network.File, log *slog.Logger) *epochs {
+// that know it; and if it is alone in the former and lost means that it does not
+// know its last votes there: the others of the latter do.
+func newEpochs(cfg *Config, h *home, stored []*network.File, lost bool, log *slog.Logger) *epochs {
 	e := &epochs{
 		dir: string(cfg.DataDir), path: cfg.networkPath(),
 		self:  network.Gateway{Name: cfg.Name, PublicKey: network.PublicKey(h.key.Public().(ed25519.PublicKey))},
-		begun: make(chan *network.File, 1), log: log,
+		begun: make(chan *network.File, 1), note: func() {}, log: log,
 		attaching: make(chan struct{}, 1), news: make(chan struct{}, 1),
 	}
 	given := h.network
@@ -84,6 +86,7 @@ func newEpochs(cfg *Config, h *home, stored []*network.File, log *slog.Logger) *
 	case given.Epoch <= known.Epoch: // the process ended before the file was saved, or another one won
 		e.next = nil
 		e.file.Store(known)
+	case lost && len(known.Gateways) == 1:
 	case given.Follows(known) == nil && e.isMember(known):
 		e.file.Store(known)
 	}
@@ -153,6 +156,7 @@ func (e *epochs) enter(f *network.File) error {
 	}
 	files := e.ledger.Networks()
 	e.past.Store(&files)
+	e.note()
 	err := e.save(f)
 	e.adopt(f)
 	e.peers.SetNetwork(f)

@@ -57,9 +57,15 @@ func (f *federation) join(name string) func(*network.File) {
 // has stored some.
 func (f *federation) openedEpochs(name string, given *network.File, stored ...*network.File) *epochs {
 	f.t.Helper()
+	return f.reopenedEpochs(name, given, stored, false)
+}
+
+// reopenedEpochs are those of a gateway that may not know what it voted last.
+func (f *federation) reopenedEpochs(name string, given *network.File, stored []*network.File, lost bool) *epochs {
+	f.t.Helper()
 	cfg := Config{Name: name, DataDir: Path(f.t.TempDir())}
 	must(f.t, given.Save(cfg.networkPath()))
-	return newEpochs(&cfg, &home{key: f.keys[name], network: given}, stored, testLog(f.t))
+	return newEpochs(&cfg, &home{key: f.keys[name], network: given}, stored, lost, testLog(f.t))
 }
 
 func TestAStartWorksWithTheRightMembers(t *testing.T) {
@@ -106,6 +112,18 @@ func TestAStartWorksWithTheRightMembers(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Alone in the epoch that its ledger knows, it asks those of the next one what it
+// voted last, and else attaches the file that adds them.
+func TestWhoHasForgottenItsVotesWorksWithThoseThatKnowThem(t *testing.T) {
+	f := newFederation(t, "north")
+	all := f.chain(f.join("south"))
+	for lost, want := range map[bool]uint32{false: 0, true: 1} {
+		if got := f.reopenedEpochs("north", all[1], all[:1], lost).current().Epoch; got != want {
+			t.Errorf("forgotten %v: works with epoch %d, want %d", lost, got, want)
+		}
 	}
 }
 

@@ -9,7 +9,6 @@ package gateway
 
 import (
 	"context"
-	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -66,6 +65,9 @@ func New(cfg Config, log *slog.Logger) (_ *Gateway, err error) {
 	}
 	if g.stores, err = openStores(&g.cfg, log); err != nil {
 		return nil, err
+	}
+	if err := g.recognise(); err != nil {
+		return nil, storeError(err)
 	}
 	if err := g.openEpochs(); err != nil {
 		return nil, err
@@ -156,7 +158,12 @@ func (g *Gateway) openEpochs() error {
 	if err != nil {
 		return storeError(err)
 	}
-	g.epochs = newEpochs(&g.cfg, g.home, stored, g.log.With("stage", "epochs"))
+	own, err := g.stores.ledger.Own()
+	if err != nil {
+		return storeError(err)
+	}
+	g.epochs = newEpochs(&g.cfg, g.home, stored, own != nil && own.Recovering, g.log.With("stage", "epochs"))
+	g.epochs.note = g.marker.note
 	g.home.network = g.epochs.current()
 	return nil
 }
@@ -164,8 +171,6 @@ func (g *Gateway) openEpochs() error {
 // begin has the ledger know that a new identity has never voted, whatever an
 // earlier one did, and only then removes the marker that says so. A network of one
 // has nobody who could tell what a lost ledger had voted, and nobody who was told.
-// Stores that are an older copy are dealt with before anything is voted or
-// numbered.
 func (g *Gateway) begin() error {
 	own, err := g.stores.ledger.Own()
 	if err != nil {
@@ -174,12 +179,6 @@ func (g *Gateway) begin() error {
 	if g.home.fresh || own == nil && len(g.home.network.Gateways) == 1 {
 		if err := ledger.Begin(g.stores.ledger); err != nil {
 			return storeError(fmt.Errorf("begin the ledger: %w", err))
-		}
-	}
-	g.marker = newMarker(g.cfg.Identity, g.home.key.Public().(ed25519.PublicKey), g.home.network, g.stores.ledger, g.log)
-	if !g.home.fresh {
-		if err := g.recognise(); err != nil {
-			return storeError(err)
 		}
 	}
 	if err := g.marker.pair(); err != nil {

@@ -37,6 +37,10 @@ type identityState struct {
 	// start or the end of the last run.
 	Epoch  uint32 `json:"epoch"`
 	Opened uint32 `json:"opened"`
+	// InForce is the newest epoch that has begun here, and Alone says that none so
+	// far had another gateway. Both outlast a restored ledger, which may know less.
+	InForce uint32 `json:"inForce"`
+	Alone   bool   `json:"alone"`
 }
 
 // A marker holds an identity against the ledger that it votes with.
@@ -117,6 +121,24 @@ func (m *marker) read() (*identityState, error) {
 	return st, nil
 }
 
+// outgrown refuses a network file in which this gateway is alone, so that it would
+// ask nobody before it votes, when its key has been in a later epoch.
+func (m *marker) outgrown(f *network.File, then string) error {
+	if m.path == "" || len(f.Gateways) > 1 {
+		return nil
+	}
+	st, err := m.read()
+	if err != nil || st == nil {
+		return err
+	}
+	if newest := max(st.Epoch, st.InForce); newest > f.Epoch && !st.Alone {
+		return fmt.Errorf("%s says that this gateway has been in epoch %d of the network %s, and the newest network file here is of epoch %d, when it was alone: "+
+			"it would vote once more where it has voted already, and the others know. Get the newest network file, network.json in the data directory of another gateway; %s",
+			m.path, newest, f.NetworkName, f.Epoch, then)
+	}
+	return nil
+}
+
 func (m *marker) opened() (epoch, opened uint32, err error) {
 	own, err := m.store.Own()
 	if err != nil || own == nil {
@@ -181,7 +203,8 @@ func (m *marker) give(runs []byte) (took bool, err error) {
 	return err == nil, err
 }
 
-// note writes into the file what has been voted, at the end of a run.
+// note writes into the file what has been voted, at the end of a run, and that an
+// epoch has begun.
 func (m *marker) note() {
 	if m.path == "" {
 		return
@@ -198,8 +221,16 @@ func (m *marker) note() {
 // write replaces the file, durably, and reports whether it could.
 func (m *marker) write(run []byte) bool {
 	epoch, opened, err := m.opened()
-	if err == nil {
-		st := identityState{m.key, m.genesis, hex.EncodeToString(run), epoch, opened}
+	files, unknown := m.store.Networks()
+	before, unread := m.read()
+	if err = errors.Join(err, unknown, unread); err == nil {
+		st := identityState{Key: m.key, Genesis: m.genesis, Run: hex.EncodeToString(run), Epoch: epoch, Opened: opened, Alone: true}
+		if before != nil {
+			st.InForce, st.Alone = before.InForce, before.Alone
+		}
+		for _, f := range files {
+			st.InForce, st.Alone = max(st.InForce, f.Epoch), st.Alone && len(f.Gateways) == 1
+		}
 		err = replaceFile(m.path, st)
 	}
 	if err != nil {
