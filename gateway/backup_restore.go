@@ -188,7 +188,10 @@ func (r *restore) run(ctx context.Context) (*Restored, error) {
 	if err != nil {
 		return nil, err
 	}
-	return done, errors.Join(os.Remove(mark), syncDir(r.dir))
+	if err := errors.Join(os.Remove(mark), syncDir(r.dir)); err != nil {
+		return nil, errors.Join(err, os.WriteFile(mark, nil, 0o600)) // what is there must not count
+	}
+	return done, nil
 }
 
 // files writes the network files.
@@ -243,7 +246,7 @@ func (r *restore) finish(ctx context.Context) (_ *Restored, err error) {
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, s.close()) }()
+	defer func() { err = errors.Join(err, s.inDoubt(), s.close()) }()
 	r.progress(StepCheck, 0)
 	if err := errors.Join(s.ledger.Check(ctx), s.journal.Check(ctx)); err != nil {
 		return nil, err

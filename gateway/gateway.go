@@ -223,6 +223,18 @@ func (s *stores) close() error {
 	return errors.Join(storeError(s.ledger.Close()), storeError(s.journal.Close()))
 }
 
+// inDoubt returns the error of a write that has failed in one of the stores,
+// whoever was told of it.
+func (s *stores) inDoubt() (err error) {
+	if of := s.ledger.Ready(); !errors.Is(of, ledger.ErrBusy) {
+		err = of
+	}
+	if of := s.journal.Ready(); errors.Is(of, journal.ErrInDoubt) {
+		err = errors.Join(err, of)
+	}
+	return err
+}
+
 // storeError marks the errors that a restart does not heal. The stores name
 // them; what has another cause (a permission, a full disk) is left as it is.
 func storeError(err error) error {

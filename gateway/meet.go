@@ -48,7 +48,7 @@ func Meet(ctx context.Context, cfg Config, log *slog.Logger) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, lock.Close()) }()
-	if err := errors.Join(joinDone(dir), repairDone(dir)); err != nil {
+	if err := errors.Join(joinDone(dir), repairDone(dir), unpackDone(dir)); err != nil {
 		return err
 	}
 	key, err := readIdentity(cfg.Identity)

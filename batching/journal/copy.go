@@ -114,7 +114,11 @@ func Import(dir string, next func() (key, value []byte, expires uint64, err erro
 	if failed := background.Load(); failed != nil { // closing would try for ever
 		return errors.Join(err, *failed)
 	}
-	if err = errors.Join(err, db.Close()); err != nil {
+	err = errors.Join(err, db.Close())
+	if failed := background.Load(); failed != nil { // badger has tried again, but the kernel drops what it could not sync
+		err = errors.Join(err, *failed)
+	}
+	if err != nil {
 		return fmt.Errorf("make a journal in %s: %w", dir, err)
 	}
 	return nil

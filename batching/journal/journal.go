@@ -157,7 +157,8 @@ func (j *Journal) Close() error {
 	}
 	j.life.Lock()
 	defer j.life.Unlock()
-	return errors.Join(j.head.close(), j.db.Close())
+	err := errors.Join(j.head.close(), j.db.Close())
+	return errors.Join(err, j.inBackground()) // a write of closing itself
 }
 
 func (j *Journal) inDoubt() error {

@@ -91,7 +91,11 @@ func Import(dir string, next func() (key, value []byte, expires uint64, err erro
 	if background := failed.Load(); background != nil { // closing would try for ever
 		return errors.Join(err, *background)
 	}
-	if err = errors.Join(err, db.Close()); err != nil {
+	err = errors.Join(err, db.Close())
+	if background := failed.Load(); background != nil { // badger has tried again, but the kernel drops what it could not sync
+		err = errors.Join(err, *background)
+	}
+	if err != nil {
 		return fmt.Errorf("make a store in %s: %w", dir, err)
 	}
 	return nil

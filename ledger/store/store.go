@@ -338,7 +338,11 @@ func (s *Store) Close() error {
 	if err := s.guard.checkRoom("tidy up"); err != nil {
 		return fmt.Errorf("close ledger store: %w", err)
 	}
-	if err := s.db.Close(); err != nil {
+	err := s.db.Close()
+	if failed := s.failed.Load(); failed != nil { // meanwhile, and in the background
+		err = errors.Join(err, *failed)
+	}
+	if err != nil {
 		return fmt.Errorf("close ledger store: %w", err)
 	}
 	return nil
