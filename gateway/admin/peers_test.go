@@ -21,7 +21,7 @@ func (b box) site() {
 			Gateway: network.Gateway{Name: "mill", PublicKey: network.PublicKey{0xab}, Weight: 2},
 			Up:      true, Votes: true, Heard: time.UnixMilli(1795342504120), Position: 120, Behind: 3, Standing: 0.98765,
 			MemberCounts: peer.MemberCounts{
-				New: 1, Duplicates: 2, Held: 3, Invalid: 10, Malformed: 200, Replayed: 3000, Forged: 40_000, Limited: 500_000, Shunned: 6_000_000,
+				New: 1, Duplicates: 2, Held: 3, Useless: 7, Invalid: 10, Malformed: 200, Replayed: 3000, Forged: 40_000, Limited: 500_000, Shunned: 6_000_000,
 				Unanswered: 4, Served: 5,
 			},
 		},
@@ -37,7 +37,7 @@ func (b box) site() {
 const (
 	millLine = `"name":"mill","key":"0xab00000000000000000000000000000000000000000000000000000000000000","up":true,"votes":true,` +
 		`"lastSeen":"2026-11-22T10:15:04.120Z","blocks":120,"lag":3,"milestone":null,"milestoneLag":null,"score":0.99,"refused":6543210`
-	millCounts = `,"weight":2,"new":1,"duplicates":2,"held":3,"invalid":10,"unsupported":0,"malformed":200,"replayed":3000,"forged":40000,` +
+	millCounts = `,"weight":2,"new":1,"duplicates":2,"held":3,"useless":7,"invalid":10,"unsupported":0,"malformed":200,"replayed":3000,"forged":40000,` +
 		`"limited":500000,"shunned":6000000,"unanswered":4,"servedBytes":5`
 )
 
