@@ -35,6 +35,7 @@ type Word struct {
 	Milestone uint32 // index of its last one
 	Certified uint32 // up to which it has certificates
 	Whole     uint32 // above which it has the bodies of all blocks
+	Payloads  uint32 // above which it has the bodies of all blocks that are no votes; not above Whole
 	// Opened is the highest round that it opened in the epoch; Answers is false
 	// if it does not know that, because it is recovering.
 	Answers bool

@@ -72,7 +72,7 @@ func (l *Ledger) reached(r Reached) {
 	l.pruner.reached = r
 	l.board.mu.Lock()
 	defer l.board.mu.Unlock()
-	l.board.word.Whole, l.board.oldest = r.Whole(), r.Stubs.Milestone
+	l.board.word.Whole, l.board.word.Payloads, l.board.oldest = r.Whole(), r.Payloads(), r.Stubs.Milestone
 	if r.Stubs.Next > 0 {
 		l.board.oldest++
 	}

@@ -63,19 +63,22 @@ type Reached struct {
 }
 
 // Whole returns the milestone above which no body has gone.
-func (r *Reached) Whole() (index uint32) {
-	for _, at := range []*Reach{&r.Votes, &r.Guests, &r.Blocks} {
-		index = max(index, at.Milestone)
-		if at.Next > 0 {
-			index = max(index, at.Milestone+1)
-		}
-	}
-	return max(index, r.Synced)
-}
+func (r *Reached) Whole() uint32 { return max(r.Payloads(), r.Votes.touched()) }
+
+// Payloads returns the milestone above which no body has gone but those of votes.
+func (r *Reached) Payloads() uint32 { return max(r.Guests.touched(), r.Blocks.touched(), r.Synced) }
 
 // A Reach is a place in the sequence of milestones: behind the first Next blocks
 // of the milestone after Milestone.
 type Reach struct {
 	Milestone uint32
 	Next      int
+}
+
+// touched returns the last milestone of which something is behind the place.
+func (r *Reach) touched() uint32 {
+	if r.Next > 0 {
+		return r.Milestone + 1
+	}
+	return r.Milestone
 }

@@ -52,6 +52,6 @@ func (l *Ledger) tell() {
 	l.board.mu.Lock()
 	defer l.board.mu.Unlock()
 	w.Milestone, w.Certified = l.board.agreed.Milestone, l.board.agreed.Certified
-	w.Whole = l.pruner.reached.Whole()
+	w.Whole, w.Payloads = l.pruner.reached.Whole(), l.pruner.reached.Payloads()
 	l.board.word, l.board.trouble.Recovering = w, recovering
 }

@@ -56,9 +56,9 @@ func parseFrontier(b []byte) (m frontier, err error) {
 
 // appendWord appends a word:
 //
-//	epoch u32 | milestone u32 | certified u32 | whole u32 | opened u32 | target u32 | flags u8 (1 answers, 2 off) | gateways u8 | highest u32 of each
+//	epoch u32 | milestone u32 | certified u32 | whole u32 | payloads u32 | opened u32 | target u32 | flags u8 (1 answers, 2 off) | gateways u8 | highest u32 of each
 func appendWord(b []byte, w ledger.Word) []byte {
-	for _, n := range []uint32{w.Epoch, w.Milestone, w.Certified, w.Whole, w.Opened, w.Target} {
+	for _, n := range []uint32{w.Epoch, w.Milestone, w.Certified, w.Whole, w.Payloads, w.Opened, w.Target} {
 		b = binary.LittleEndian.AppendUint32(b, n)
 	}
 	highest := w.Highest[:min(len(w.Highest), network.MaxGateways)]
@@ -71,11 +71,11 @@ func appendWord(b []byte, w ledger.Word) []byte {
 
 // parseWord reads a word that fills b.
 func parseWord(b []byte) (w ledger.Word, err error) {
-	const numbers, head = 6 * 4, 6*4 + 1 + 1
+	const numbers, head = 7 * 4, 7*4 + 1 + 1
 	if len(b) < head || b[numbers] > 3 || b[numbers+1] > network.MaxGateways || len(b) != head+int(b[numbers+1])*4 {
 		return w, fmt.Errorf("%w: word of %d bytes", errBody, len(b))
 	}
-	for i, n := range []*uint32{&w.Epoch, &w.Milestone, &w.Certified, &w.Whole, &w.Opened, &w.Target} {
+	for i, n := range []*uint32{&w.Epoch, &w.Milestone, &w.Certified, &w.Whole, &w.Payloads, &w.Opened, &w.Target} {
 		*n = binary.LittleEndian.Uint32(b[4*i:])
 	}
 	w.Answers, w.Off = b[numbers]&1 != 0, b[numbers]&2 != 0

@@ -3,6 +3,7 @@ package peer
 import (
 	"bytes"
 	"crypto/ed25519"
+	"errors"
 	"slices"
 	"testing"
 	"time"
@@ -349,6 +350,58 @@ func TestWhenASilentMemberIsDown(t *testing.T) {
 		}
 		if asked < 3 || asked > 4 {
 			t.Errorf("%d others: asked %d times", tt.others, asked)
+		}
+	}
+}
+
+// Milestones are taken over from whoever says that it keeps payloads of the most,
+// unless a state sync with it has failed: a liar has to hand out what it promises.
+func TestWhoKeepsTheMostPayloadsIsTheSource(t *testing.T) {
+	key := func(i byte) network.PublicKey { return network.PublicKey{i} }
+	file := network.Create("n", []network.Gateway{{Name: "own", PublicKey: key(1), Weight: 1}, {Name: "a", PublicKey: key(2), Weight: 1},
+		{Name: "b", PublicKey: key(3), Weight: 1}, {Name: "c", PublicKey: key(4), Weight: 1}})
+	p, now := &Peers{}, time.Now()
+	p.roster.Store(newRoster(file, key(1), &roster{}))
+	members := map[string]*member{}
+	for _, m := range p.others() {
+		m.heard = now
+		members[m.Name] = m
+	}
+	a, b, c := members["a"], members["b"], members["c"]
+	a.frontier.word.Payloads, b.frontier.word.Payloads, c.frontier.word.Payloads = 9, 0, 5
+	for i, want := range []*member{b, c, a, b} {
+		if got := p.source(a, now); got != want {
+			t.Fatalf("attempt %d is with %s, want %s", i, got.Name, want.Name)
+		}
+		if i < 2 {
+			if p.progress.failed == nil {
+				p.progress.failed = map[*member]time.Time{}
+			}
+			p.progress.failed[want] = now.Add(otherSource)
+		} else {
+			now = now.Add(otherSource)
+			for _, m := range p.others() {
+				m.heard = now
+			}
+		}
+	}
+	c.heard = time.Time{}
+	b.heard = time.Time{}
+	if got := p.source(a, now); got != a {
+		t.Errorf("who is down is asked: %s", got.Name)
+	}
+
+	bare := ledger.Listed{}
+	vote := ledger.Listed{}
+	vote.Vote = true
+	for i, c := range []struct {
+		index, keeps uint32
+		of           ledger.Listed
+		ok           bool
+	}{{5, 5, bare, true}, {6, 5, bare, false}, {6, 5, vote, true}, {6, 5, ledger.Listed{Raw: []byte{1}}, true}} {
+		pt := part{index: c.index, blocks: []ledger.Listed{c.of}}
+		if err := pt.has(c.keeps); (err == nil) != c.ok || err != nil && !errors.Is(err, errShort) {
+			t.Errorf("%d: milestone %d when payloads are kept above %d: %v", i, c.index, c.keeps, err)
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -36,6 +37,10 @@ const (
 	// milestone takes longer, the time doubles.
 	turnFirst   = time.Minute
 	turnLongest = time.Hour
+
+	// otherSource is how long others are preferred to a member with which a state
+	// sync failed.
+	otherSource = 10 * time.Minute
 )
 
 // errShort means that a member does not keep what a state sync needs of it.
@@ -45,7 +50,8 @@ var errShort = errors.New("too little is kept")
 type progress struct {
 	milestone uint32
 	since     time.Time
-	turn      time.Duration // of the next state sync
+	turn      time.Duration         // of the next state sync
+	failed    map[*member]time.Time // until then a state sync is tried with others
 }
 
 // tooFar reports whether m has lost bodies of blocks that this replica lacks,
@@ -54,7 +60,7 @@ type progress struct {
 func (p *Peers) tooFar(m *member) (far, now bool) {
 	own, at := p.agreed.Word(), time.Now()
 	if own.Milestone != p.progress.milestone || p.progress.since.IsZero() {
-		p.progress = progress{own.Milestone, at, turnFirst}
+		p.progress = progress{own.Milestone, at, turnFirst, p.progress.failed}
 	}
 	if p.replica.Syncing() {
 		return true, true
@@ -63,13 +69,35 @@ func (p *Peers) tooFar(m *member) (far, now bool) {
 	return far, far && (own.Milestone == 0 || at.Sub(p.progress.since) >= stuckFor)
 }
 
-// takeOver does a state sync with m. The error means that the replica takes
-// nothing more at all.
+// source returns the member to take milestones over from, instead of m if another
+// one says that it keeps payloads of more of them: what the source leaves out
+// nobody is asked for afterwards, and a liar that says so has to hand it out.
+func (p *Peers) source(m *member, now time.Time) *member {
+	maps.DeleteFunc(p.progress.failed, func(_ *member, until time.Time) bool { return !now.Before(until) })
+	failed := func(o *member) bool { return p.progress.failed[o] != time.Time{} }
+	others := p.others()
+	for _, o := range others {
+		if o != m && !failed(o) && o.isUp(now, len(others)) && o.mayWalk(now) && (failed(m) || o.lastWord().Payloads < m.lastWord().Payloads) {
+			m = o
+		}
+	}
+	return m
+}
+
+// takeOver does a state sync with m, or with whom [Peers.source] prefers. The
+// error means that the replica takes nothing more at all.
 func (p *Peers) takeOver(ctx context.Context, m *member) error {
+	m = p.source(m, time.Now())
 	s := &stateSync{p: p, m: m, own: p.agreed.Word(), mute: map[*member]bool{}}
 	turn, cancel := context.WithTimeout(ctx, p.progress.turn)
 	defer cancel()
 	err := s.run(turn)
+	if err != nil {
+		if p.progress.failed == nil {
+			p.progress.failed = map[*member]time.Time{}
+		}
+		p.progress.failed[m] = time.Now().Add(otherSource)
+	}
 	switch {
 	case err != nil && turn.Err() != nil && ctx.Err() == nil:
 		p.progress.turn = min(2*p.progress.turn, turnLongest) // tooFar makes it the first again when there are more milestones
@@ -310,7 +338,11 @@ func (s *stateSync) lists(ctx context.Context, es []consensus.Essence) error {
 		if len(parts) == 0 {
 			return fmt.Errorf("%w: %s has forgotten the blocks of milestone %d", errShort, s.m.Name, es[at].Index)
 		}
+		keeps := s.m.lastWord().Payloads
 		for _, pt := range parts {
+			if err := pt.has(keeps); err != nil {
+				return err
+			}
 			if at == len(es) || pt.index != es[at].Index || len(pt.blocks) == 0 && !pt.end {
 				return fmt.Errorf("%w: part of the list of milestone %d", errBody, pt.index)
 			}
@@ -330,6 +362,17 @@ func (s *stateSync) lists(ctx context.Context, es []consensus.Essence) error {
 				return err
 			}
 			ready, n, size = nil, 0, 0
+		}
+	}
+	return nil
+}
+
+// has returns nil unless the part lacks a payload that the member said to keep,
+// as it does above a milestone.
+func (pt *part) has(keeps uint32) error {
+	for _, l := range pt.blocks {
+		if l.Raw == nil && !l.Vote && pt.index > keeps {
+			return fmt.Errorf("%w: block %v of milestone %d without body, of which payloads are kept above %d", errShort, l.ID, pt.index, keeps)
 		}
 	}
 	return nil
