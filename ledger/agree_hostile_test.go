@@ -318,7 +318,7 @@ func TestCertifiedMilestonesThatContradictTheOwnOnesAreAConflict(t *testing.T) {
 			m := f.all[0]
 			f.certified(m.attach(1), m)
 			last := m.ledger().Agreed().Milestone
-			step := &ledger.Import{Milestones: []ledger.Imported{{Essence: consensus.Essence{
+			step := &ledger.Import{Top: last + tt.ahead, Milestones: []ledger.Imported{{Essence: consensus.Essence{
 				Index: last + tt.ahead, Previous: [32]byte{1}, NetworkHash: f.file.Hash(),
 				InclusionRoot: stardust.MerkleRoot(nil), AppliedRoot: stardust.MerkleRoot(nil),
 			}}}}

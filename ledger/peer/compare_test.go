@@ -53,6 +53,7 @@ func TestWhoContradictsIsAskedForItsCertificate(t *testing.T) {
 				eventually(t, "the conflict is noticed", func() bool { return a.Trouble().Conflict == at })
 				return
 			}
+			eventually(t, "the contradiction is counted", func() bool { return a.Stats().Contradicted > 0 })
 			certifiedAt(t, a, a.attachOne("on it goes"))
 			if tr, n := a.Trouble(), a.Stats().Contradicted; tr.Conflict != 0 || n != 1 {
 				t.Errorf("%+v after %d contradictions", tr, n)
