@@ -52,8 +52,24 @@ func (s *Stage) attachAll(ctx context.Context, end func(), batches <-chan *batch
 	return nil
 }
 
-// attach makes the block of a batch, hands it to the ledger and returns its id.
+// attach makes the block of a batch, hands it to the ledger and returns its id. It
+// makes another one as long as the ledger has dropped a parent meanwhile.
 func (s *Stage) attach(ctx context.Context, b *batch) (id stardust.BlockID, err error) {
+	for {
+		if id, err = s.attachOnce(ctx, b); err == nil || !s.outdated(err) {
+			return id, err
+		}
+		s.count.refreshes.Add(1)
+		s.log.Debug("a parent is gone, the batch gets others", "first", b.first(), "last", b.last(), "err", err)
+		select {
+		case <-time.After(retryFirst):
+		case <-ctx.Done():
+			return id, ctx.Err()
+		}
+	}
+}
+
+func (s *Stage) attachOnce(ctx context.Context, b *batch) (id stardust.BlockID, err error) {
 	var block *stardust.Block
 	err = s.retry(ctx, "proof of work", func() (err error) {
 		block, err = s.prove(ctx, b)

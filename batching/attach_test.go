@@ -90,6 +90,30 @@ func TestTransientErrorsAreTriedAgain(t *testing.T) {
 	})
 }
 
+// A tip may be dropped while the nonce is searched: the vote of a gateway that is
+// found to have signed two.
+func TestABatchWhoseParentIsGoneGetsOthers(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		errGone := errors.New("unknown parent")
+		r := newRig(t, func(c *Config) { c.Outdated = func(err error) bool { return errors.Is(err, errGone) } })
+		r.l.fail = fmt.Errorf("attach: %w", errGone)
+		r.submit("x")
+		<-time.After(5 * time.Second)
+		synctest.Wait()
+		r.l.mu.Lock()
+		r.l.fail = nil
+		r.l.mu.Unlock()
+		<-time.After(time.Second)
+		synctest.Wait()
+		if got := r.Stats(); got.Attached != 1 || got.Refreshes == 0 || got.Retries != 0 {
+			t.Errorf("%d attached, %d refreshes, %d retries", got.Attached, got.Refreshes, got.Retries)
+		}
+		if err := r.end(); err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+}
+
 func TestLastingErrorEndsTheStage(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		r := newRig(t, nil)

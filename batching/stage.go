@@ -73,6 +73,9 @@ type Config struct {
 	// always count.
 	Transient func(error) bool
 	Stopped   func(error) bool
+	// Outdated tells whether the ledger refused a block because it has dropped a
+	// parent that was a tip. Nil: it drops none.
+	Outdated func(error) bool
 
 	Log *slog.Logger
 }
@@ -214,6 +217,8 @@ func orDefault[T time.Duration | int](v, def T) T {
 func (s *Stage) transient(err error) bool {
 	return errors.Is(err, ErrBusy) || s.cfg.Transient != nil && s.cfg.Transient(err)
 }
+
+func (s *Stage) outdated(err error) bool { return s.cfg.Outdated != nil && s.cfg.Outdated(err) }
 
 func (s *Stage) stopped(err error) bool {
 	return errors.Is(err, ErrClosed) || errors.Is(err, context.Canceled) || s.cfg.Stopped != nil && s.cfg.Stopped(err)

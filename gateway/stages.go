@@ -73,7 +73,7 @@ func newStages(g *Gateway) (s *stages, err error) {
 		TipRefresh: duration(cfg.Powfarm.TipRefresh), MaxReadings: cfg.Batching.MaxReadings,
 		Target: int(cfg.Batching.Target), Clock: newClock(), Restore: restore,
 		Attached:  func(runs [][2]uint64, block stardust.BlockID) { s.admin.Attached(runs, block) },
-		Transient: transient, Stopped: stopped, Log: log.With("stage", "batching"),
+		Transient: transient, Outdated: outdated, Stopped: stopped, Log: log.With("stage", "batching"),
 	}, s.journal, s.prover(powfarm.Telemetry), s.ledger)
 	if err != nil {
 		return nil, err
@@ -101,6 +101,10 @@ func linger(d Duration) time.Duration {
 func transient(err error) bool {
 	return errors.Is(err, powfarm.ErrBusy) || errors.Is(err, powfarm.ErrNoWorkers) || errors.Is(err, ledger.ErrBusy)
 }
+
+// outdated is the error for a parent that was a tip: the ledger drops votes of a
+// gateway that is found to have signed two of one round.
+func outdated(err error) bool { return errors.Is(err, ledger.ErrUnknownParent) }
 
 // stopped are the errors that only say that another stage is stopping.
 func stopped(err error) bool {

@@ -1,9 +1,12 @@
 package ledger
 
 import (
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/hedgerow-iot/hedgerow/ledger/network"
+	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
 )
 
 func TestWhatAQuorumHasPruned(t *testing.T) {
@@ -19,8 +22,10 @@ func TestWhatAQuorumHasPruned(t *testing.T) {
 		{[]uint32{1, 1, 1, 1}, 0, []uint32{0, 1 << 31, 0, 0}, 0},
 		{[]uint32{1, 1, 1, 1}, 0, []uint32{0, 1 << 31, 8, 0}, 8},
 		{[]uint32{1, 1, 1, 1}, 0, []uint32{0, 9, 8, 7}, 8},
-		{[]uint32{1, 1, 1, 1}, -1, []uint32{9, 8, 7, 0}, 7}, // no member
-		{[]uint32{5, 1, 1}, 0, []uint32{0, 9, 9}, 0},        // a quorum by itself
+		{[]uint32{1, 1, 1, 1}, -1, []uint32{9, 8, 7, 0}, 7},      // no member
+		{[]uint32{5, 1, 1}, 0, []uint32{0, 9, 9}, 0},             // a quorum by itself
+		{[]uint32{3, 1, 1, 1}, 0, []uint32{0, 1 << 31, 0, 0}, 0}, // which may be a liar
+		{[]uint32{3, 1, 1, 1}, 0, []uint32{0, 1 << 31, 6, 0}, 6},
 		{[]uint32{1, 5, 1}, 0, []uint32{0, 9, 3}, 9},
 	} {
 		var gateways []network.Gateway
@@ -38,5 +43,34 @@ func TestWhatAQuorumHasPruned(t *testing.T) {
 		if got := prunedByQuorum(file, me, says); got != c.want {
 			t.Errorf("weights %v, gateway %d, pruned %v: %d, want %d", c.weights, c.me, c.says, got, c.want)
 		}
+	}
+}
+
+// A markStore has marks and nothing else.
+type markStore struct {
+	Store
+	marks []stardust.BlockID
+}
+
+func (s markStore) Marks(_ uint64, yield func([2]uint64, stardust.BlockID) bool) error {
+	for i, id := range s.marks {
+		if !yield([2]uint64{uint64(i), uint64(i)}, id) {
+			break
+		}
+	}
+	return nil
+}
+
+// A batch that no milestone will order may be the only place of its readings,
+// whatever the name and key that the gateway has now.
+func TestWhatMarksNameIsNotDeleted(t *testing.T) {
+	vote, guest, own := stardust.BlockID{1}, stardust.BlockID{2}, stardust.BlockID{3}
+	l := &Ledger{store: markStore{marks: []stardust.BlockID{{9}, own}}}
+	got, err := l.unmarked([]stardust.BlockID{vote, guest, own}, map[stardust.BlockID]bool{guest: true, own: true})
+	if err != nil || !slices.Equal(got, []stardust.BlockID{vote, guest}) {
+		t.Errorf("%v, %v", got, err)
+	}
+	if time.Until(l.pruner.payloads) < prunePayloads/2 {
+		t.Error("all marks are looked at again at once")
 	}
 }

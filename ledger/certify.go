@@ -80,11 +80,15 @@ func (l *Ledger) prunedByOthers() uint32 {
 }
 
 // prunedByQuorum returns the highest milestone that gateways other than number me
-// name which make a quorum with that one, if it is one; 0: none.
+// name which make a quorum with that one, if it is one, and of which one at least
+// is honest; 0: none.
 func prunedByQuorum(file *network.File, me int, says map[network.PublicKey]uint32) uint32 {
 	needed := file.Quorum()
 	if me >= 0 {
 		needed -= min(needed, uint64(file.Gateways[me].Weight))
+	}
+	if needed > 0 {
+		needed = max(needed, uint64(file.ByzantineWeight)+1)
 	}
 	others := slices.Clone(file.Gateways)
 	slices.SortFunc(others, func(x, y network.Gateway) int { return cmp.Compare(says[y.PublicKey], says[x.PublicKey]) })

@@ -2,6 +2,7 @@ package ledger_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/hedgerow-iot/hedgerow/ledger"
 	"github.com/hedgerow-iot/hedgerow/ledger/consensus"
@@ -143,5 +144,63 @@ func TestVotesOfLaterEpochsAreParkedOnce(t *testing.T) {
 	}
 	if n := l.Stats().Parked; n != 1 {
 		t.Errorf("%d votes are parked, want that of the next epoch, once", n)
+	}
+}
+
+// Who goes over the blocks meanwhile is not disturbed.
+func TestBlocksThatAreDeletedMeanwhileAreLeftOut(t *testing.T) {
+	f := federate(t, 4, memories)
+	for _, m := range f.all[1:] {
+		m.stop()
+	}
+	l := f.all[0].ledger()
+	f.all[0].attach(3)
+	var flood [][]byte
+	for i := range 30 {
+		flood = append(flood, f.vote(3, func(v *consensus.Vote) { v.TimeMs = uint64(i + 1) }, stardust.GenesisID))
+	}
+	if _, err := l.Receive(t.Context(), incoming("g3", flood...)); err != nil {
+		t.Fatal(err)
+	}
+	first, seen := true, 0
+	if err := l.Blocks(0, func(_ uint64, id stardust.BlockID, _ []byte, _ time.Time) bool {
+		if first {
+			first = false
+			eventually(t, "the flood is deleted", func() bool {
+				ok, err := l.Has(stardust.IDOf(flood[15]))
+				return !ok && err == nil
+			})
+		}
+		seen++
+		return true
+	}); err != nil || seen < 3 || seen > 20 {
+		t.Errorf("%d blocks, %v", seen, err)
+	}
+}
+
+// What goes is gone for ever: a clock that everybody else lacks does not make
+// everything old.
+func TestOneClockAloneMakesNothingOld(t *testing.T) {
+	f := federate(t, 4, memories)
+	for i, m := range f.all {
+		m.stop()
+		m.retention = ledger.Retention{Votes: time.Hour, Blocks: time.Hour}
+		m.clock = func() uint64 { return 0 }
+		if i == 3 {
+			m.clock = func() uint64 { return 1 << 63 }
+		}
+	}
+	for _, m := range f.all {
+		m.start()
+	}
+	l := f.all[0].ledger()
+	eventually(t, "the milestones have the liar's time", func() bool {
+		f.certified(f.all[0].attach(1), f.all...)
+		return l.Agreed().Timestamp > 1<<31 && l.Agreed().Milestone > 40
+	})
+	for end := time.Now().Add(2 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		if n := l.Stats().Pruned; n > 0 {
+			t.Fatalf("%d bodies are gone", n)
+		}
 	}
 }

@@ -26,7 +26,7 @@ func (l *Ledger) Blocks(after uint64, yield func(position uint64, id stardust.Bl
 	var failure error
 	err := l.Order(after, func(position uint64, id stardust.BlockID) bool {
 		rec, err := l.load(id)
-		if errors.Is(err, ErrPruned) { // since the ids were read
+		if errors.Is(err, ErrNotFound) { // pruned or deleted since the ids were read
 			return true
 		} else if err != nil {
 			failure = err

@@ -1,9 +1,9 @@
 package ledger
 
 import (
-	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/hedgerow-iot/hedgerow/ledger/consensus"
@@ -38,6 +38,7 @@ const (
 	pruneAgain      = 20 * time.Millisecond
 	pruneBusy       = 200 * time.Millisecond
 	pruneIdle       = time.Second
+	prunePayloads   = 10 * time.Minute
 
 	// Bodies become too old many at a time, and by time that all replicas share,
 	// so that those that keep them equally long have the same most of the time.
@@ -50,8 +51,9 @@ const (
 // Run.
 type pruner struct {
 	Retention
-	reached Reached
-	next    time.Time // no step before
+	reached  Reached
+	next     time.Time // no step before
+	payloads time.Time // no payload that no milestone orders is deleted before
 }
 
 func (l *Ledger) openPruner(r Retention) (err error) {
@@ -132,8 +134,8 @@ type phase struct {
 func (l *Ledger) nextStep() (*Pruning, error) {
 	step := &Pruning{Reached: l.pruner.reached}
 	var err error
-	if step.Loose, err = l.loose(); err != nil || len(step.Loose) > 0 {
-		return step, err
+	if step.Loose, err = l.loose(); err != nil {
+		return nil, fmt.Errorf("look for what to delete: %w", err)
 	}
 	phases, err := l.phases(&step.Reached)
 	if err != nil {
@@ -147,56 +149,69 @@ func (l *Ledger) nextStep() (*Pruning, error) {
 			return step, nil
 		}
 	}
+	if len(step.Loose) > 0 {
+		return step, nil
+	}
 	return nil, nil
 }
 
 // loose takes, from what the state has forgotten, what is to be deleted now: not
-// what it was told of again, what a held block refers to, and the gateway's own
-// batches, whose readings are nowhere else.
+// what it was told of again, or what a held block refers to.
 func (l *Ledger) loose() (ids []stardust.BlockID, err error) {
 	a := &l.agreement
-	last, wait := l.recent.newest(), a.gone[:0]
+	last, payloads, wait := l.recent.newest(), map[stardust.BlockID]bool{}, a.gone[:0]
 	for i, id := range a.gone {
-		switch {
-		case a.state.Has(id) || a.evidence[id]:
-			continue
-		case id == last || l.hold.refers(id) || len(ids) == pruneBodies:
-			wait = append(wait, a.gone[i])
+		if a.state.Has(id) || a.evidence[id] {
 			continue
 		}
-		switch own, err := l.isOwn(id); {
-		case err != nil:
-			return nil, err
-		case !own:
+		ready := id != last && !l.hold.refers(id) && len(ids) < pruneBodies
+		if ready {
+			switch vote, err := l.isStoredVote(id); {
+			case errors.Is(err, ErrNotFound):
+				continue
+			case err != nil:
+				return nil, err
+			case !vote && time.Now().Before(l.pruner.payloads):
+				ready = false
+			case !vote:
+				payloads[id] = true
+			}
+		}
+		if ready {
 			ids = append(ids, id)
+		} else {
+			wait = append(wait, a.gone[i])
 		}
 	}
 	a.gone = wait
-	return ids, nil
+	return l.unmarked(ids, payloads)
 }
 
-// isOwn reports whether a stored block is a batch of this gateway's.
-func (l *Ledger) isOwn(id stardust.BlockID) (bool, error) {
+func (l *Ledger) isStoredVote(id stardust.BlockID) (bool, error) {
 	rec, err := l.load(id)
-	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrPruned) {
-		return false, nil
-	} else if err != nil {
-		return false, err
-	}
-	b, err := stardust.ParseBlock(rec.Raw)
 	if err != nil {
 		return false, err
 	}
-	data, ok := b.Payload.(*stardust.TaggedData)
-	if !ok || l.key == nil {
-		return false, nil
+	b, err := stardust.ParseBlock(rec.Raw)
+	return err == nil && isVote(b), err
+}
+
+// unmarked leaves out those of the payloads among ids in which readings of this
+// gateway stand, which may be nowhere else. It looks at all marks, and therefore
+// seldom.
+func (l *Ledger) unmarked(ids []stardust.BlockID, payloads map[stardust.BlockID]bool) ([]stardust.BlockID, error) {
+	if len(payloads) == 0 {
+		return ids, nil
 	}
-	for _, f := range l.agreement.files {
-		if g, ok := f.Index(l.key.Public().(ed25519.PublicKey)); ok && string(data.Tag) == "hedgerow/"+f.Gateways[g].Name {
-			return true, nil
-		}
+	l.pruner.payloads = time.Now().Add(prunePayloads)
+	marked := map[stardust.BlockID]bool{}
+	if err := l.store.Marks(0, func(_ [2]uint64, block stardust.BlockID) bool {
+		marked[block] = marked[block] || payloads[block]
+		return true
+	}); err != nil {
+		return nil, err
 	}
-	return false, nil
+	return slices.DeleteFunc(ids, func(id stardust.BlockID) bool { return marked[id] }), nil
 }
 
 // phases returns the kinds to prune in the order in which they go.
@@ -223,15 +238,17 @@ func (l *Ledger) phases(r *Reached) ([]*phase, error) {
 const never = 1<<32 - 1
 
 // boundary returns the time of the milestones from which on something is kept
-// that is kept so long; 0: all of it. Ages are up to the last milestone, whose time
-// a quorum agreed on: the own clock may be wrong.
+// that is kept so long; 0: all of it. Ages are up to the last milestone, or up to
+// now where that is earlier: what goes is gone for ever, so neither the own clock
+// nor those of the others alone decide. While the own one is not known to be good
+// nothing is too old.
 func (l *Ledger) boundary(keep time.Duration) uint32 {
-	now := l.Agreed().Timestamp
+	now := min(int64(l.Agreed().Timestamp), int64(l.clock()/1000))
 	if keep == 0 || now == 0 {
 		return 0
 	}
 	together := max(pruneTogetherLeast, min(keep/pruneTogether, pruneTogetherMost))
-	at := time.Unix(int64(now), 0).Add(-keep).Truncate(together).Unix()
+	at := time.Unix(now, 0).Add(-keep).Truncate(together).Unix()
 	return uint32(max(0, min(at, never)))
 }
 

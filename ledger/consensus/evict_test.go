@@ -128,6 +128,23 @@ func TestBlocksAtTheDepthLimitStopNobody(t *testing.T) {
 	}
 }
 
+// A block takes a while to be made: its parents must not lie too deep by then.
+func TestTipsForPayloadsLieHalfAsDeepAtMost(t *testing.T) {
+	s := modelState(t, 0)
+	s.cur.file.IDHorizon = 40
+	s.pos.Index = 100
+	d := &drawing{t: t, s: s, now: time.Unix(1, 0)}
+	s.view = ordered{nameID("old"): {Milestone: 85}, nameID("new"): {Milestone: 90}}
+	d.data("x", "new")
+	d.data("deep", "old")
+	if tips := s.Tips(); len(tips) != 1 || tips[0] != nameID("x") {
+		t.Errorf("tips for payloads are %v, want x", tips)
+	}
+	if tips := s.usableTips(0); len(tips) != 2 {
+		t.Errorf("%d tips for votes, want 2: otherwise nobody would order the other one", len(tips))
+	}
+}
+
 // ordered is a View of what is listed.
 type ordered map[stardust.BlockID]Ordered
 

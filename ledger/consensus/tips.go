@@ -66,12 +66,14 @@ func (s *State) usableTips(g uint8) (out []*node) {
 	return out
 }
 
-// Tips returns the tips of the DAG that an honest gateway may refer to, oldest
-// first; never none.
+// Tips returns the tips of the DAG for blocks that are no votes, oldest first;
+// never none. They reach back half as far at most as an honest gateway may refer
+// to: a block takes a while to be made, and milestones come meanwhile. Votes take
+// care of the others.
 func (s *State) Tips() []stardust.BlockID {
 	var ids []stardust.BlockID
 	for _, t := range s.tips {
-		if t.isTip && s.usable(t) {
+		if t.isTip && s.within(t, s.cur.file.IDHorizon/4) {
 			ids = append(ids, t.id)
 		}
 	}
@@ -97,13 +99,15 @@ func (s *State) Parents(id stardust.BlockID) (ids []stardust.BlockID) {
 // too far back (§8, honest depth rule), as far as no honest gateway has voted
 // for it. While nobody can go on, votes may reach as far as they like.
 func (s *State) usable(n *node) bool {
+	return s.lenient && n.vote && s.broken != strictDepth && !s.excluded(n) || s.within(n, s.cur.file.IDHorizon/2)
+}
+
+// within reports whether n is no vote of one that equivocated, and reaches back
+// so many milestones at most.
+func (s *State) within(n *node, depth uint32) bool {
 	if s.excluded(n) {
 		return false
 	}
-	if s.lenient && n.vote && s.broken != strictDepth {
-		return true
-	}
-	depth := s.cur.file.IDHorizon / 2
 	if s.pos.Index < depth || n.id == s.pos.Root || s.broken == anyDepth {
 		return true
 	}

@@ -257,3 +257,5 @@ func (p *Peers) Prove(ctx context.Context, name string, files []*network.File, m
 	}
 	return s.prove(ctx, all)
 }
+
+func PlaceOf(at uint64, id stardust.BlockID) []byte { return place{at, id}.append(nil) }

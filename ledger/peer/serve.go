@@ -97,19 +97,20 @@ func (p *Peers) look(f frame) ([]byte, error) {
 	return pg.append(nil), err
 }
 
-// known returns the place if its block stands there, or else the beginning.
+// known returns the place if its block stands there, or stood there and was
+// deleted, or else the beginning. No place is given twice.
 func (p *Peers) known(from place) (place, error) {
-	if from.at == 0 {
+	if from.at == 0 || from.at > p.replica.Position() {
 		return place{}, nil
 	}
 	id, err := p.replica.At(from.at) // the body may be gone
-	if errors.Is(err, ledger.ErrNotFound) {
-		return place{}, nil
+	switch {
+	case errors.Is(err, ledger.ErrNotFound), err == nil && id == from.id:
+		return from, nil
+	case err != nil:
+		return place{}, err
 	}
-	if id != from.id {
-		from = place{}
-	}
-	return from, err
+	return place{}, nil
 }
 
 // blocksOf returns as many of the blocks as one frame takes, in their order.

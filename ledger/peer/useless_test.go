@@ -4,9 +4,11 @@ import (
 	"slices"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/hedgerow-iot/hedgerow/ledger"
 	"github.com/hedgerow-iot/hedgerow/ledger/consensus"
+	"github.com/hedgerow-iot/hedgerow/ledger/network"
 	"github.com/hedgerow-iot/hedgerow/ledger/peer"
 	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
 )
@@ -110,5 +112,53 @@ func TestNamingVotesOfALaterEpochIsNoFault(t *testing.T) {
 	}
 	if n := a.Stats().Parked; n != 3 {
 		t.Errorf("%d votes are parked, want those of the next epoch, once each", n)
+	}
+}
+
+// Whoever has come as far as a block that was deleted goes on from there, and not
+// from the beginning.
+func TestAWalkGoesOnBehindADeletedBlock(t *testing.T) {
+	s := newSite(t, "a", "b", "r", "x")
+	a, r := s.fresh("a"), s.rogue("r")
+	fill(t, a, 200)
+	flood := s.openers("x", 0, 6)
+	for _, raw := range flood {
+		if _, err := a.Receive(t.Context(), []ledger.Incoming{{From: "x", Raw: raw}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	at, gone := a.Position()-1, stardust.IDOf(flood[4])
+	if id, err := a.At(at); id != gone || err != nil {
+		t.Fatalf("block at %d is %v, %v", at, id, err)
+	}
+	eventually(t, "the vote is deleted", func() bool {
+		ok, err := a.Has(gone)
+		return !ok && err == nil
+	})
+	inbox := s.prefix() + ".inbox.r.1"
+	answers, err := r.conn.SubscribeSync(inbox)
+	if err != nil {
+		t.Fatal(err)
+	}
+	subject := s.prefix() + ".peer." + network.PublicKey(s.public("a")).SubjectID()
+	for name, tt := range map[string]struct {
+		id    stardust.BlockID
+		at    uint64
+		whole bool
+	}{
+		"a deleted block":      {gone, at, false},
+		"another block":        {gone, at - 10, true},
+		"a place not yet come": {gone, at + 100, true},
+	} {
+		if err := r.conn.PublishRequest(subject, inbox, r.Frame(peer.Order, s.public("a"), inbox, peer.PlaceOf(tt.at, tt.id))); err != nil {
+			t.Fatal(err)
+		}
+		m, err := answers.NextMsg(10 * time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if size := peer.BodySize(m.Data); (size > 100*32) != tt.whole {
+			t.Errorf("behind %s: %d bytes", name, size)
+		}
 	}
 }
