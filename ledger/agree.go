@@ -275,6 +275,9 @@ func (l *Ledger) resume() error {
 		}
 		l.derived(m, a.files[e.Epoch], index+newsAtOnce > last)
 	}
+	l.board.certMu.Lock()
+	defer l.board.certMu.Unlock()
+	l.certifyTo()
 	return nil
 }
 
@@ -379,11 +382,12 @@ func (l *Ledger) settle(c Change) {
 	for i := range c.Milestones { // only now: until it is shown as ordered a block is approved
 		l.board.order(c.Milestones[i].Blocks)
 	}
+	l.board.certMu.Lock()
 	if c.Certified > 0 {
-		l.board.certMu.Lock()
 		l.board.certs.Forget(c.Certified + 1)
-		l.board.certMu.Unlock()
 	}
+	l.certifyTo() // from there on: what was derived above may be certified already
+	l.board.certMu.Unlock()
 	for _, f := range c.Networks {
 		if f.Epoch > 0 {
 			l.onEpoch(f)

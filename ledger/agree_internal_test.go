@@ -1,10 +1,12 @@
 package ledger
 
 import (
+	"crypto/ed25519"
 	"slices"
 	"testing"
 	"time"
 
+	"github.com/hedgerow-iot/hedgerow/ledger/consensus"
 	"github.com/hedgerow-iot/hedgerow/ledger/network"
 	"github.com/hedgerow-iot/hedgerow/ledger/stardust"
 )
@@ -72,5 +74,35 @@ func TestWhatMarksNameIsNotDeleted(t *testing.T) {
 	}
 	if time.Until(l.pruner.payloads) < prunePayloads/2 {
 		t.Error("all marks are looked at again at once")
+	}
+}
+
+// The certificate of a milestone may be complete when the milestone is derived,
+// in the same change that makes the one before it certified.
+func TestAMilestoneThatIsSignedBeforehandIsCertifiedAtOnce(t *testing.T) {
+	var keys []ed25519.PrivateKey
+	var gateways []network.Gateway
+	for i := range 4 {
+		key := ed25519.NewKeyFromSeed(append(make([]byte, 31), byte(i+1)))
+		keys = append(keys, key)
+		gateways = append(gateways, network.Gateway{Name: string(rune('a' + i)), PublicKey: network.PublicKey(key.Public().(ed25519.PublicKey)), Weight: 1})
+	}
+	file := network.Create("test", gateways)
+	l := &Ledger{onEpoch: func(*network.File) {}}
+	l.board.init()
+	l.board.certs = consensus.NewCertificates(1)
+	a := &l.agreement
+	a.files, a.sealed, a.ordered = []*network.File{file}, map[uint32]bool{}, map[stardust.BlockID]uint32{}
+	var err error
+	if a.state, err = consensus.New(a.files, consensus.Position{}, consensusView{l}, noValue{}, nil); err != nil {
+		t.Fatal(err)
+	}
+	second := consensus.Milestone{Essence: consensus.Essence{Index: 2}}
+	for _, key := range keys[:3] {
+		l.certify([]signed{{Signature: consensus.SignMilestone(key, 2, second.ID())}})
+	}
+	l.settle(Change{Milestones: []consensus.Milestone{second}, Certified: 1})
+	if a.change.Certified != 2 || len(a.change.Certificates) != 1 {
+		t.Errorf("certified up to %d with %d certificates, want 2 with 1", a.change.Certified, len(a.change.Certificates))
 	}
 }

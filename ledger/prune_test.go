@@ -42,8 +42,8 @@ func (f *federation) busy(milestones uint32, at ...*member) (ids []stardust.Bloc
 	return ids
 }
 
-// Ages are by the time of milestones: that its own clock is not good does not keep
-// a gateway from pruning.
+// Ages are by the time of milestones: an own clock that is an hour ahead makes
+// nothing older.
 func TestAPrunedReplicaAgreesWithTheOthers(t *testing.T) {
 	f := federate(t, 4, func() ledger.Store { return open(t, t.TempDir()) })
 	var hold atomic.Bool
@@ -51,7 +51,7 @@ func TestAPrunedReplicaAgreesWithTheOthers(t *testing.T) {
 	g := f.all[0]
 	g.stop()
 	g.retention = ledger.Retention{Votes: time.Second, Blocks: time.Second, Hold: func(stardust.BlockID) bool { return hold.Load() }}
-	g.clock = func() uint64 { return 0 }
+	g.clock = func() uint64 { return uint64(time.Now().Add(time.Hour).UnixMilli()) }
 	g.start()
 	ids := f.busy(100, f.all...)
 	f.certified(ids, f.all...)
