@@ -106,12 +106,20 @@
 //     have no time at all. After a leap of more than an hour it counts again once
 //     it is called synchronised, or has been steady for an hour; one that showed a
 //     time before the program was made, as soon as it shows a later one.
+//   - §6 payload blocks: more than four parents, up to eight, when there are many
+//     tips, so that these become fewer; a tip's age plays no part. Tips reach back
+//     idHorizon/4 milestones at most, half as far as §8 allows: a block takes a
+//     while to be made, and who hands in one at the very limit could otherwise
+//     have all those upon it lie too deep a moment later.
 //   - §6 waits: the slots waited for are those before the round to be opened
 //     (round-1 and round-2), which are opened and opened-1 unless rounds are
 //     jumped. A leader counts as silent after max(3 s, 2 intervals), since a
 //     pace of 5 s would make everybody silent, and support that can no longer
 //     reach a quorum is not waited for.
 //   - §6 back-off of merge votes starts at two intervals.
+//   - §5 contradictions: what is signed is a milestone's id alone. That somebody
+//     signed another one counts once that one is shown ([Certificates.Rival]),
+//     else old signatures, sent again under another index, would halt everybody.
 //   - §7 every start: a peer's report of a higher round counts for nothing by
 //     itself. The peer shows the opener, and adding it enters recovering mode;
 //     otherwise one liar could hold up every start.
