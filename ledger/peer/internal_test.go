@@ -331,7 +331,7 @@ func TestWhenASilentMemberIsDown(t *testing.T) {
 	for _, tt := range []struct {
 		others int
 		down   time.Duration
-	}{{1, 6 * time.Second}, {3, 6 * time.Second}, {8, 6 * time.Second}, {16, 12 * time.Second}, {49, 36750 * time.Millisecond}} {
+	}{{1, 5600 * time.Millisecond}, {3, 14400 * time.Millisecond}, {8, 16 * time.Second}, {16, 32 * time.Second}, {49, 98 * time.Second}} {
 		m, start := newMember(network.Gateway{}), time.Now()
 		if m.isUp(start, tt.others) || m.wantsAsking(start, tt.others) {
 			t.Errorf("%d others: one that was never heard is up, or is asked", tt.others)
@@ -343,12 +343,12 @@ func TestWhenASilentMemberIsDown(t *testing.T) {
 				t.Errorf("%d others: after %v up is %v", tt.others, at, up)
 			}
 			if m.wantsAsking(start.Add(at), tt.others) {
-				if asked++; at < tt.down/3 {
+				if asked++; at < tt.down/downAfter {
 					t.Errorf("%d others: asked after %v", tt.others, at)
 				}
 			}
 		}
-		if asked < 3 || asked > 4 {
+		if asked != 2 {
 			t.Errorf("%d others: asked %d times", tt.others, asked)
 		}
 	}

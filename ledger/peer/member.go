@@ -32,17 +32,20 @@ const (
 // a newer version; what it gossips is taken.
 const newerPause = 10 * time.Minute
 
-// A member that has been quiet for a while is asked for a word, twice in that
-// time, and counts as down after downAfter such whiles. They are longer where there
-// are many others, so that a gateway sends a few such questions a second.
+// A member that has been quiet for longer than its turn with this gateway takes
+// while nothing happens is asked for a word, twice, and counts as down after
+// downAfter such whiles. Where there are many others it is asked sooner than that,
+// so that a gateway sends a few such questions a second.
 const (
-	quietLeast  = 2 * time.Second
+	quietSlack  = 600 * time.Millisecond
+	quietMost   = 8 * time.Second
 	quietOthers = 8 // in a network of more others, longer in proportion
-	downAfter   = 3
+	downAfter   = 2
 )
 
 func quietFor(others int) time.Duration {
-	return quietLeast * time.Duration(max(others, quietOthers)) / quietOthers
+	turn := time.Duration(others)*(tellIdle+tellLeast) + quietSlack
+	return min(turn, quietMost*time.Duration(max(others, quietOthers))/quietOthers)
 }
 
 // A member is another gateway of the network.

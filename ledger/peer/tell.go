@@ -8,7 +8,8 @@ import (
 	"github.com/hedgerow-iot/hedgerow/ledger"
 )
 
-// How often a frontier goes to a random member (consensus.md §9).
+// How often a frontier goes to a member. It goes to one after the other, not to a
+// random one as in consensus.md §9, so that silence means something.
 const (
 	tellLeast, tellMost = 200 * time.Millisecond, 600 * time.Millisecond
 	tellIdle            = 2 * time.Second // while no block has come for idleAfter: then nobody lacks anything
@@ -23,10 +24,10 @@ const (
 	answerPause = 200 * time.Millisecond
 )
 
-// tell sends the frontier to a random member, time and again until ctx ends.
+// tell sends the frontier to one member after the other until ctx ends.
 func (p *Peers) tell(ctx context.Context) error {
 	last, grew := p.replica.Position(), time.Now()
-	for {
+	for turn := rand.N(1024); ; turn++ {
 		pause := tellLeast + rand.N(tellMost-tellLeast)
 		if time.Since(grew) > idleAfter {
 			pause = tellIdle + rand.N(tellLeast)
@@ -38,7 +39,7 @@ func (p *Peers) tell(ctx context.Context) error {
 			last, grew = position, time.Now()
 		}
 		if all := p.others(); len(all) > 0 {
-			p.tellTo(all[rand.N(len(all))], false)
+			p.tellTo(all[turn%len(all)], false)
 		}
 	}
 }

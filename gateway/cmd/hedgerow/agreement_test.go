@@ -37,7 +37,7 @@ func TestFourGatewaysAgree(t *testing.T) {
 	f.publishFor(3*time.Second, "2", acked, two...)
 	f.awaitEqual("of two", two...)
 	for _, s := range two {
-		s.await("it says that there is no quorum", 10*time.Second, func() bool {
+		s.await("it says that there is no quorum", 20*time.Second, func() bool {
 			now := s.agreement()
 			return now.Quorum.Up == 2 && now.alarm("quorum") != ""
 		})
