@@ -37,7 +37,7 @@ const (
 	pruneMilestones = 256
 	pruneAgain      = 20 * time.Millisecond
 	pruneBusy       = 200 * time.Millisecond
-	pruneIdle       = time.Second
+	pruneIdle       = 2 * time.Second
 	prunePayloads   = 10 * time.Minute
 
 	// Bodies become too old many at a time, and by time that all replicas share,

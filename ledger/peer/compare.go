@@ -28,7 +28,7 @@ type doubt struct {
 // compare resolves doubts until ctx ends. Of each member there is one at a time:
 // where histories have parted, each later milestone tells the same.
 func (p *Peers) compare(ctx context.Context) error {
-	tick := time.NewTicker(lagLook)
+	tick := time.NewTicker(doubtFirst)
 	defer tick.Stop()
 	for doubts := map[network.PublicKey]*doubt{}; ; {
 		select {
