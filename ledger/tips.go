@@ -14,7 +14,8 @@ const wideTips = 8
 // A pool holds the tips to choose from. It never changes.
 type pool struct {
 	tips     []stardust.BlockID // oldest first, at least one
-	beside   stardust.BlockID   // second parent when there is one tip
+	parents  []stardust.BlockID // those of them for blocks that are no votes, at least one
+	beside   stardust.BlockID   // second parent when there is one of these
 	all      bool               // these are all tips
 	outcasts []stardust.BlockID // openers of equivocators, which are no tips
 }
@@ -26,8 +27,10 @@ func (l *Ledger) showTips() {
 	if more := len(p.tips) - l.maxTips; more > 0 {
 		p.tips, p.all = p.tips[more:], false
 	}
-	if len(p.tips) == 1 {
-		p.beside = l.beside(p.tips[0])
+	p.parents = s.Shallow()
+	p.parents = p.parents[max(0, len(p.parents)-l.maxTips):]
+	if len(p.parents) == 1 {
+		p.beside = l.beside(p.parents[0])
 	}
 	l.pool.Store(p)
 }
@@ -51,19 +54,19 @@ func (l *Ledger) beside(tip stardust.BlockID) stardust.BlockID {
 // the tips: two of them, more when there are many (TIP-3, stardust.md trap 16).
 func (l *Ledger) Tips() []stardust.BlockID {
 	p := l.pool.Load()
-	if len(p.tips) == 1 {
-		if p.tips[0] == p.beside {
+	if len(p.parents) == 1 {
+		if p.parents[0] == p.beside {
 			return []stardust.BlockID{p.beside} // the genesis
 		}
-		return stardust.SortParents([]stardust.BlockID{p.tips[0], p.beside})
+		return stardust.SortParents([]stardust.BlockID{p.parents[0], p.beside})
 	}
-	n := min(2, len(p.tips))
-	if len(p.tips) > wideTips {
-		n = min(2+len(p.tips)/wideTips, stardust.MaxParents)
+	n := min(2, len(p.parents))
+	if len(p.parents) > wideTips {
+		n = min(2+len(p.parents)/wideTips, stardust.MaxParents)
 	}
 	ids := make([]stardust.BlockID, 0, n)
 	for len(ids) < n { // n is at most half of the tips or 2: ends soon
-		id := p.tips[rand.IntN(len(p.tips))]
+		id := p.parents[rand.IntN(len(p.parents))]
 		if !slices.Contains(ids, id) {
 			ids = append(ids, id)
 		}

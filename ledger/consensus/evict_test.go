@@ -137,11 +137,11 @@ func TestTipsForPayloadsLieHalfAsDeepAtMost(t *testing.T) {
 	s.view = ordered{nameID("old"): {Milestone: 85}, nameID("new"): {Milestone: 90}}
 	d.data("x", "new")
 	d.data("deep", "old")
-	if tips := s.Tips(); len(tips) != 1 || tips[0] != nameID("x") {
+	if tips := s.Shallow(); len(tips) != 1 || tips[0] != nameID("x") {
 		t.Errorf("tips for payloads are %v, want x", tips)
 	}
-	if tips := s.usableTips(0); len(tips) != 2 {
-		t.Errorf("%d tips for votes, want 2: otherwise nobody would order the other one", len(tips))
+	if tips := s.Tips(); len(tips) != 2 {
+		t.Errorf("%d tips for votes and frontiers, want 2: otherwise nobody would order the other one", len(tips))
 	}
 }
 

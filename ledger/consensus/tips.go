@@ -66,14 +66,21 @@ func (s *State) usableTips(g uint8) (out []*node) {
 	return out
 }
 
-// Tips returns the tips of the DAG for blocks that are no votes, oldest first;
-// never none. They reach back half as far at most as an honest gateway may refer
-// to: a block takes a while to be made, and milestones come meanwhile. Votes take
-// care of the others.
-func (s *State) Tips() []stardust.BlockID {
-	var ids []stardust.BlockID
+// Tips returns the tips of the DAG that an honest gateway may refer to, oldest
+// first; never none.
+func (s *State) Tips() []stardust.BlockID { return s.tipsThat(s.usable) }
+
+// Shallow returns those of the tips that are for blocks which are no votes; never
+// none. They reach back half as far at most as an honest gateway may refer to: a
+// block takes a while to be made, and milestones come meanwhile. Votes take care
+// of the others.
+func (s *State) Shallow() []stardust.BlockID {
+	return s.tipsThat(func(t *node) bool { return s.within(t, s.cur.file.IDHorizon/4) })
+}
+
+func (s *State) tipsThat(ok func(*node) bool) (ids []stardust.BlockID) {
 	for _, t := range s.tips {
-		if t.isTip && s.within(t, s.cur.file.IDHorizon/4) {
+		if t.isTip && ok(t) {
 			ids = append(ids, t.id)
 		}
 	}
