@@ -54,6 +54,7 @@ type agreement struct {
 	alarmed  bool
 	parked   parking
 	gone     []stardust.BlockID // forgotten by the state, children first
+	payloads []stardust.BlockID // of those, what is no vote
 }
 
 // A consensusView answers State for what is stored, or about to be.

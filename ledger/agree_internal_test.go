@@ -68,7 +68,7 @@ func (s markStore) Marks(_ uint64, yield func([2]uint64, stardust.BlockID) bool)
 func TestWhatMarksNameIsNotDeleted(t *testing.T) {
 	vote, guest, own := stardust.BlockID{1}, stardust.BlockID{2}, stardust.BlockID{3}
 	l := &Ledger{store: markStore{marks: []stardust.BlockID{{9}, own}}}
-	got, err := l.unmarked([]stardust.BlockID{vote, guest, own}, map[stardust.BlockID]bool{guest: true, own: true})
+	got, err := l.unmarked([]stardust.BlockID{vote, guest, own})
 	if err != nil || !slices.Equal(got, []stardust.BlockID{vote, guest}) {
 		t.Errorf("%v, %v", got, err)
 	}

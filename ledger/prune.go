@@ -38,7 +38,7 @@ const (
 	pruneAgain      = 20 * time.Millisecond
 	pruneBusy       = 200 * time.Millisecond
 	pruneIdle       = 2 * time.Second
-	prunePayloads   = 10 * time.Minute
+	prunePayloads   = time.Minute
 
 	// Bodies become too old many at a time, and by time that all replicas share,
 	// so that those that keep them equally long have the same most of the time.
@@ -156,35 +156,47 @@ func (l *Ledger) nextStep() (*Pruning, error) {
 }
 
 // loose takes, from what the state has forgotten, what is to be deleted now: not
-// what it was told of again, or what a held block refers to.
+// what it was told of again, or what a held block refers to. Payloads wait until
+// the marks are looked at.
 func (l *Ledger) loose() (ids []stardust.BlockID, err error) {
 	a := &l.agreement
-	last, payloads, wait := l.recent.newest(), map[stardust.BlockID]bool{}, a.gone[:0]
-	for i, id := range a.gone {
-		if a.state.Has(id) || a.evidence[id] {
+	last, wait := l.recent.newest(), a.gone[:0]
+	for _, id := range a.gone {
+		switch {
+		case a.state.Has(id) || a.evidence[id]:
+			continue
+		case id == last || l.hold.refers(id) || len(ids) == pruneBodies:
+			wait = append(wait, id)
 			continue
 		}
-		ready := id != last && !l.hold.refers(id) && len(ids) < pruneBodies
-		if ready {
-			switch vote, err := l.isStoredVote(id); {
-			case errors.Is(err, ErrNotFound):
-				continue
-			case err != nil:
-				return nil, err
-			case !vote && time.Now().Before(l.pruner.payloads):
-				ready = false
-			case !vote:
-				payloads[id] = true
-			}
-		}
-		if ready {
+		switch vote, err := l.isStoredVote(id); {
+		case errors.Is(err, ErrNotFound):
+		case err != nil:
+			return nil, err
+		case vote:
 			ids = append(ids, id)
-		} else {
-			wait = append(wait, a.gone[i])
+		case len(a.payloads) < maxGone:
+			a.payloads = append(a.payloads, id)
 		}
 	}
 	a.gone = wait
-	return l.unmarked(ids, payloads)
+	if len(ids) > 0 || len(a.payloads) == 0 || time.Now().Before(l.pruner.payloads) {
+		return ids, nil
+	}
+	return l.loosePayloads()
+}
+
+// loosePayloads is loose for payloads, but for those in which readings of this
+// gateway stand, which may be nowhere else. It looks at all marks, and therefore
+// seldom.
+func (l *Ledger) loosePayloads() ([]stardust.BlockID, error) {
+	a := &l.agreement
+	n := min(len(a.payloads), pruneBodies)
+	ids := slices.DeleteFunc(slices.Clone(a.payloads[:n]), func(id stardust.BlockID) bool {
+		return a.state.Has(id) || l.hold.refers(id)
+	})
+	a.payloads = a.payloads[n:]
+	return l.unmarked(ids)
 }
 
 func (l *Ledger) isStoredVote(id stardust.BlockID) (bool, error) {
@@ -196,17 +208,17 @@ func (l *Ledger) isStoredVote(id stardust.BlockID) (bool, error) {
 	return err == nil && isVote(b), err
 }
 
-// unmarked leaves out those of the payloads among ids in which readings of this
-// gateway stand, which may be nowhere else. It looks at all marks, and therefore
-// seldom.
-func (l *Ledger) unmarked(ids []stardust.BlockID, payloads map[stardust.BlockID]bool) ([]stardust.BlockID, error) {
-	if len(payloads) == 0 {
-		return ids, nil
-	}
+// unmarked leaves out those blocks in which readings of this gateway stand.
+func (l *Ledger) unmarked(ids []stardust.BlockID) ([]stardust.BlockID, error) {
 	l.pruner.payloads = time.Now().Add(prunePayloads)
 	marked := map[stardust.BlockID]bool{}
+	for _, id := range ids {
+		marked[id] = false
+	}
 	if err := l.store.Marks(0, func(_ [2]uint64, block stardust.BlockID) bool {
-		marked[block] = marked[block] || payloads[block]
+		if _, ok := marked[block]; ok {
+			marked[block] = true
+		}
 		return true
 	}); err != nil {
 		return nil, err
