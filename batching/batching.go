@@ -100,6 +100,19 @@ type Submission struct {
 	Recall bool
 	// Within bounds how old an earlier packet may be to count.
 	Within time.Duration
+	// Leader is set by who calls [Stage.Lead] after Submit.
+	Leader Leader
+}
+
+// A Leader is a front end that lends its goroutine for commits. It is told of
+// those of its packets that others do. It is comparable.
+type Leader interface {
+	// Resolved is called after receipts of the leader's were resolved, by
+	// whoever committed. It must not block.
+	Resolved()
+	// More tells whether another packet is at hand, which shares the commit. The
+	// leader takes it and calls [Stage.Lead] again, whatever it was.
+	More() bool
 }
 
 // A Stamp is the time at which a group of packets was taken in.

@@ -7,58 +7,112 @@ import (
 	"time"
 )
 
-// collect commits one group after the other until the inbox is closed and
-// empty, or ctx ends.
+// A committer is what one goroutine at a time needs to commit: the collector,
+// or a leader in its place.
+type committer struct {
+	turn    chan struct{} // holds a token while anybody may commit; who takes it owns the rest
+	company company
+	last    time.Time // when the last commit ended
+	failed  error     // ends the process
+}
+
+// collect commits what no leader does, one group after the other, until the
+// inbox is closed and empty, or ctx ends.
 func (s *Stage) collect(ctx context.Context) error {
 	s.count.running.Store(true)
 	defer s.count.running.Store(false)
 	defer s.seal.intakeOver()
-	var c company
-	last := time.Now()
-	for s.await(ctx, &c) {
-		g := s.inbox.take()
-		if err := s.commit(g); err != nil {
-			return err
+	c := &s.commits
+	c.last = time.Now()
+	c.turn <- struct{}{}
+	for s.await(ctx) {
+		<-c.turn
+		if s.commitFront(nil); c.failed != nil {
+			return c.failed
 		}
-		now := time.Now()
-		c.came(len(g.packets), now.Sub(last))
-		last = now
+		c.turn <- struct{}{}
 	}
-	return nil
+	<-c.turn // for good: from now on nobody leads
+	return c.failed
 }
 
 // await blocks until the oldest group should be committed. It returns false
 // when there is none and the inbox is closed, or when ctx ends.
-func (s *Stage) await(ctx context.Context, c *company) bool {
-	enough, most := c.await(s.cfg.Linger)
-	linger := time.NewTimer(time.Hour)
-	defer linger.Stop()
+func (s *Stage) await(ctx context.Context) bool {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
 	for ctx.Err() == nil {
-		since, now, ok, closed := s.inbox.front(enough)
-		wait := time.Hour
-		switch {
-		case !ok && closed:
-			return false
-		case ok && now:
-			return true
-		case ok:
-			if wait = most - time.Since(since); wait <= 0 {
-				return true
-			}
-		case enough > 1:
-			wait = most // the first packet of a group is not worth a wake-up
+		due, over, wait := s.inbox.look(time.Now())
+		if due || over {
+			return due
 		}
-		linger.Reset(wait)
+		timer.Reset(wait)
 		select {
 		case <-s.inbox.wake:
-		case <-linger.C:
-			if !ok {
-				enough = 1 // the company does not come again
-			}
+		case <-timer.C:
 		case <-ctx.Done():
 		}
 	}
 	return false
+}
+
+// Lead commits, on the calling goroutine, the group that is due, if it is of
+// few packets, l has no more of them and nobody else is committing, and tells
+// whether it did. Who sets Submission.Leader to l calls it after Submit, and
+// again once l has no more. It tells other leaders than l. It blocks for as long
+// as the disk takes.
+//
+// A hand-over to the collector and one back to the front end cost more than
+// all else that is done for a reading, and clients that wait for their answers
+// wait for them, too. With many packets in a group they cost little, and
+// reading, storing and answering go on side by side.
+func (s *Stage) Lead(l Leader) (led bool) {
+	if !s.inbox.toLead() || l.More() {
+		return false
+	}
+	c := &s.commits
+	select {
+	case <-c.turn:
+	default:
+		return false // who has it looks again afterwards
+	}
+	whole := false
+	defer func() {
+		if !whole { // a panic, which the front end outlives: what is stored is unknown
+			c.failed = errors.New("commit panicked")
+			s.inbox.close()
+		}
+		c.turn <- struct{}{}
+		s.inbox.remind()
+	}()
+	led = s.commitFront(l)
+	whole = true
+	return led
+}
+
+// commitFront commits the oldest group, if there is one, and decides how many
+// packets the next one waits for. The caller has the turn; by is who of the
+// leaders it is.
+func (s *Stage) commitFront(by Leader) (committed bool) {
+	c := &s.commits
+	if c.failed != nil {
+		return false
+	}
+	g := s.inbox.take()
+	if g == nil {
+		return false
+	}
+	g.by = by
+	if c.failed = s.commit(g); c.failed != nil {
+		s.inbox.close() // the collector ends
+		return true
+	}
+	now := time.Now()
+	c.company.came(len(g.packets), now.Sub(c.last))
+	c.last = now
+	enough, most := c.company.await(s.cfg.Linger)
+	s.inbox.pace(enough, most, now)
+	return true
 }
 
 // commit makes one group durable and resolves its receipts. It returns the

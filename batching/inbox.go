@@ -3,6 +3,7 @@ package batching
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 )
@@ -13,12 +14,15 @@ const (
 	groupBytes    = 512 << 10 // or about this many bytes
 	inboxReadings = 16000     // more waiting than this is refused
 	inboxBytes    = 4 << 20
+	ledPackets    = 32 // of a group that a leader commits, at most
 )
 
 // A group is what one commit stores.
 type group struct {
 	packets  []Packet
 	receipts []*Receipt // of the packets, in the same order
+	leaders  []Leader   // who is told when they are resolved,
+	by       Leader     // but for who commits it
 	readings int
 	bytes    int
 	since    time.Time // when its first packet came
@@ -27,25 +31,47 @@ type group struct {
 
 // inbox holds the packets that are on their way to the journal.
 type inbox struct {
-	wake chan struct{} // capacity 1: look at front again
+	wake chan struct{} // capacity 1: the collector looks again
 	none chan struct{} // closed: of receipts that are resolved from the start
 
-	mu       sync.Mutex // guards everything below
-	groups   []*group   // oldest first; the last one is open
-	enough   int        // packets in the only group at which the collector is woken; above 1 it lingers
-	readings int        // in all groups and in the one being committed
+	mu       sync.Mutex    // guards everything below
+	groups   []*group      // oldest first; the last one is open
+	enough   int           // packets at which the only group is committed; above 1 it waits for company,
+	most     time.Duration // so long after its first packet at most
+	last     time.Time     // when the last commit ended
+	looks    time.Time     // when the collector looks by itself
+	readings int           // in all groups and in the one being committed
 	bytes    int
-	pending  map[Key]*Receipt // packets with a key that are not committed yet
-	commits  uint64           // counts the groups that left pending
-	closed   bool             // takes no more packets
-	refusing bool             // the journal refused the last group: ask before taking more
+	pending  map[Key]waiting // packets with a key that are not committed yet
+	commits  uint64          // counts the groups that left pending
+	closed   bool            // takes no more packets
+	refusing bool            // the journal refused the last group: ask before taking more
+}
+
+// A waiting is a packet in a group.
+type waiting struct {
+	receipt *Receipt
+	group   *group
+}
+
+// again returns the receipt of a repetition of the packet.
+func (w waiting) again(l Leader) *Receipt {
+	w.group.tell(l)
+	return w.receipt.Again()
+}
+
+// tell notes whom to tell when the group's receipts are resolved.
+func (g *group) tell(l Leader) {
+	if l != nil && !slices.Contains(g.leaders, l) {
+		g.leaders = append(g.leaders, l)
+	}
 }
 
 func (in *inbox) init() {
 	in.wake = make(chan struct{}, 1)
 	in.none = make(chan struct{})
 	close(in.none)
-	in.pending = make(map[Key]*Receipt)
+	in.pending = make(map[Key]waiting)
 }
 
 // Submit takes a packet in and returns at once with the receipt that tells
@@ -63,7 +89,7 @@ func (s *Stage) Submit(sub Submission) (*Receipt, error) {
 	bytes := sub.Bytes()
 	if !sub.Recall || sub.Key == (Key{}) {
 		s.inbox.mu.Lock()
-		r, err := s.add(sub.Packet, bytes)
+		r, err := s.add(sub, bytes)
 		s.inbox.mu.Unlock()
 		return r, err
 	}
@@ -84,9 +110,9 @@ func (s *Stage) recall(sub Submission, bytes int, insist bool) (*Receipt, error)
 	in := &s.inbox
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if r := in.pending[sub.Key]; r != nil {
+	if w, ok := in.pending[sub.Key]; ok {
 		s.count.duplicates.Add(1)
-		return r.Again(), nil
+		return w.again(sub.Leader), nil
 	}
 	commits := in.commits
 	if !insist {
@@ -104,16 +130,16 @@ func (s *Stage) recall(sub Submission, bytes int, insist bool) (*Receipt, error)
 	if in.commits != commits {
 		return nil, nil
 	}
-	if r := in.pending[sub.Key]; r != nil { // came while the lock was open
+	if w, ok := in.pending[sub.Key]; ok { // came while the lock was open
 		s.count.duplicates.Add(1)
-		return r.Again(), nil
+		return w.again(sub.Leader), nil
 	}
-	return s.add(sub.Packet, bytes)
+	return s.add(sub, bytes)
 }
 
 // add puts a packet into the open group. The caller holds the lock.
-func (s *Stage) add(p Packet, bytes int) (*Receipt, error) {
-	in := &s.inbox
+func (s *Stage) add(sub Submission, bytes int) (*Receipt, error) {
+	in, p := &s.inbox, sub.Packet
 	if err := s.admit(len(p.Readings), bytes); err != nil {
 		s.count.refused.Add(1)
 		return nil, err
@@ -122,27 +148,34 @@ func (s *Stage) add(p Packet, bytes int) (*Receipt, error) {
 	if n := len(in.groups); n > 0 {
 		g = in.groups[n-1]
 	}
-	if g == nil || g.readings+len(p.Readings) > groupReadings || g.bytes+bytes > groupBytes {
+	opened := g == nil || g.readings+len(p.Readings) > groupReadings || g.bytes+bytes > groupBytes
+	if opened {
 		g = &group{since: time.Now(), done: make(chan struct{})}
 		in.groups = append(in.groups, g)
-		if in.enough <= 1 || len(in.groups) > 1 {
-			in.signal() // else the collector lingers and looks by itself
-		}
 	}
 	r := &Receipt{done: g.done}
 	g.packets = append(g.packets, p)
 	g.receipts = append(g.receipts, r)
+	g.tell(sub.Leader)
 	g.readings += len(p.Readings)
 	g.bytes += bytes
 	in.readings += len(p.Readings)
 	in.bytes += bytes
-	if len(g.packets) == in.enough {
+	if p.Key != (Key{}) {
+		in.pending[p.Key] = waiting{r, g}
+	}
+	in.added(g, opened, sub.Leader != nil)
+	return r, nil
+}
+
+// added wakes the collector if it has to do something about the packet that g
+// got: it became due by it and nobody leads, or it would be looked at too late.
+func (in *inbox) added(g *group, opened, led bool) {
+	due := len(g.packets) == in.enough || opened && (in.enough <= 1 || len(in.groups) > 1)
+	switch {
+	case due && !led, !due && opened && in.looks.After(g.since.Add(in.most)):
 		in.signal()
 	}
-	if p.Key != (Key{}) {
-		in.pending[p.Key] = r
-	}
-	return r, nil
 }
 
 // admit says whether a packet of so many readings and bytes is taken now.
@@ -197,24 +230,78 @@ func (in *inbox) ready() error {
 	return nil
 }
 
-// front returns when the oldest group began and whether it should be
-// committed now: because it holds enough packets, another one waits behind
-// it, or the inbox is closed. ok is false when there is no group.
-func (in *inbox) front(enough int) (since time.Time, now, ok, closed bool) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	in.enough = enough
-	if len(in.groups) == 0 {
-		return time.Time{}, false, false, in.closed
-	}
-	g := in.groups[0]
-	return g.since, len(g.packets) >= enough || len(in.groups) > 1 || in.closed, true, in.closed
+// due tells whether the oldest group should be committed now: because it holds
+// enough packets, another one waits behind it, or the inbox is closed. The
+// caller holds the lock.
+func (in *inbox) due() bool {
+	return len(in.groups) > 0 && (len(in.groups[0].packets) >= in.enough || len(in.groups) > 1 || in.closed)
 }
 
-// take removes the oldest group, which gets no more packets from now on.
+// look tells the collector whether to commit the oldest group now, or that
+// there will be none, or how long it need not look again unless it is woken.
+func (in *inbox) look(now time.Time) (due, over bool, wait time.Duration) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	wait = time.Hour
+	switch {
+	case in.due():
+		return true, false, 0
+	case len(in.groups) > 0:
+		wait = in.most - now.Sub(in.groups[0].since)
+		due = wait <= 0
+	case in.closed:
+		return false, true, 0
+	case in.enough > 1: // the first packet of a group is not worth a wake-up
+		if left := in.most - now.Sub(in.last); left > 0 {
+			wait = left
+		} else {
+			in.enough = 1 // the company does not come again
+		}
+	}
+	in.looks = now.Add(wait)
+	return due, false, wait
+}
+
+// pace sets at how many packets the next group is committed, and how long
+// after its first one in any case.
+func (in *inbox) pace(enough int, most time.Duration, now time.Time) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.enough, in.most, in.last = enough, most, now
+}
+
+// toLead tells whether a leader should commit now. It leaves what is due and
+// large to the collector.
+func (in *inbox) toLead() bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if !in.due() {
+		return false
+	}
+	few := len(in.groups) == 1 && len(in.groups[0].packets) <= ledPackets
+	if !few {
+		in.signal()
+	}
+	return few
+}
+
+// remind wakes the collector if something is due that a leader left.
+func (in *inbox) remind() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.due() || in.closed {
+		in.signal()
+	}
+}
+
+// take removes the oldest group, which gets no more packets from now on. It
+// returns nil when there is none.
 func (in *inbox) take() *group {
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	if len(in.groups) == 0 {
+		return nil // a leader was quicker
+	}
 	g := in.groups[0]
 	in.groups[0] = nil
 	in.groups = in.groups[1:]
@@ -224,14 +311,24 @@ func (in *inbox) take() *group {
 	return g
 }
 
-// resolve gives every receipt of a group that was taken its answer.
+// resolve gives every receipt of a group that was taken its answer, and tells
+// the other leaders.
 func (in *inbox) resolve(g *group, first uint64, err error, refusing bool) {
+	for _, l := range in.settle(g, first, err, refusing) {
+		if l != g.by {
+			l.Resolved()
+		}
+	}
+}
+
+// settle does so under the lock and returns whom to tell.
+func (in *inbox) settle(g *group, first uint64, err error, refusing bool) []Leader {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	for i, r := range g.receipts {
 		r.first, r.err = first, err
 		first += uint64(len(g.packets[i].Readings))
-		if key := g.packets[i].Key; in.pending[key] == r {
+		if key := g.packets[i].Key; in.pending[key].receipt == r {
 			delete(in.pending, key)
 		}
 	}
@@ -240,15 +337,13 @@ func (in *inbox) resolve(g *group, first uint64, err error, refusing bool) {
 	in.bytes -= g.bytes
 	in.refusing = refusing
 	close(g.done)
+	return g.leaders
 }
 
 // refuse closes the inbox and resolves everything that still waits with err.
 func (in *inbox) refuse(err error) {
 	in.close()
-	for {
-		if _, _, ok, _ := in.front(0); !ok {
-			return
-		}
-		in.resolve(in.take(), 0, err, false)
+	for g := in.take(); g != nil; g = in.take() {
+		in.resolve(g, 0, err, false)
 	}
 }

@@ -89,11 +89,12 @@ type Stage struct {
 	prover  Prover
 	ledger  Ledger
 
-	inbox  inbox
-	flight flight
-	seal   sealer
-	speed  speedometer
-	count  counters
+	inbox   inbox
+	commits committer
+	flight  flight
+	seal    sealer
+	speed   speedometer
+	count   counters
 }
 
 // New returns a stage that commits and seals nothing until Run; Submit
@@ -122,6 +123,7 @@ func New(cfg Config, journal Journal, prover Prover, ledger Ledger) (*Stage, err
 	}
 	s := &Stage{cfg: cfg, log: cfg.Log, journal: journal, prover: prover, ledger: ledger}
 	s.inbox.init()
+	s.commits.turn = make(chan struct{}, 1)
 	s.count.init()
 	if err := s.seal.init(cfg); err != nil {
 		return nil, err

@@ -12,6 +12,8 @@ import (
 // An echo answers every submission as the repetition of an earlier one.
 type echo struct{}
 
+func (echo) Lead(batching.Leader) bool { return false }
+
 func (echo) Submit(batching.Submission) (*batching.Receipt, error) {
 	r, resolve := batching.NewReceipt()
 	resolve(1, nil)

@@ -63,11 +63,12 @@ type Message struct {
 	Format payload.Format // what the sender says the payload is
 	// Payload is only read during Submit.
 	Payload []byte
-	// Key, Recall and Within recognise a repetition, as in
-	// [batching.Submission].
+	// Key, Recall and Within recognise a repetition, and Leader is set by who
+	// calls Lead after Submit, as in [batching.Submission].
 	Key    batching.Key
 	Recall bool
 	Within time.Duration
+	Leader batching.Leader
 }
 
 // Submit decodes the message and hands its readings to the sink. It does not
@@ -88,6 +89,7 @@ func (in *Intake) Submit(m Message) (*batching.Receipt, error) {
 			Packet: batching.Packet{Readings: rs, Key: m.Key},
 			Recall: m.Recall,
 			Within: m.Within,
+			Leader: m.Leader,
 		})
 		if err == nil {
 			c.accepted.Add(1)
@@ -107,6 +109,9 @@ func (in *Intake) Submit(m Message) (*batching.Receipt, error) {
 	}
 	return nil, err
 }
+
+// Lead lends the calling goroutine to the sink, as [Sink] has it.
+func (in *Intake) Lead(l batching.Leader) (led bool) { return in.sink.Lead(l) }
 
 // readings makes the valid readings of a message.
 func (in *Intake) readings(m *Message, c *counters) ([]reading.Reading, error) {

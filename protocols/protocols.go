@@ -47,6 +47,11 @@ type Sink interface {
 	// [batching.ErrClosed]. It may be called concurrently. The sink keeps
 	// sub.Readings.
 	Submit(sub batching.Submission) (*batching.Receipt, error)
+	// Lead commits on the calling goroutine what is due, if that is little, the
+	// leader has no more and nobody else is committing, and tells whether it did.
+	// It blocks for as long as the disk takes. It follows every Submit with this
+	// leader, which is told of what others commit.
+	Lead(batching.Leader) (led bool)
 }
 
 // LastValues answers what a device reported last.

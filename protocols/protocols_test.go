@@ -162,6 +162,8 @@ type taker struct {
 	err error
 }
 
+func (s *taker) Lead(batching.Leader) bool { return false }
+
 func (s *taker) Submit(sub batching.Submission) (*batching.Receipt, error) {
 	if s.err != nil {
 		return nil, s.err

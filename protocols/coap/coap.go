@@ -24,10 +24,13 @@
 //     every endpoint when the queue of one is full.
 //
 // Here one goroutine per socket reads, checks each datagram ([gate]) and hands
-// readings to the intake, which does not block. A second one waits for the
-// receipts, which resolve in the order of submission, and answers. Nothing is
-// kept about an endpoint but its requests in flight, and those are bounded by
-// endpoint, by address and in total.
+// readings to the intake. With few clients it also commits them, as a
+// [batching.Leader], and answers: one thread does what would otherwise be
+// handed to and fro between three. A second one answers what others have
+// committed, in the order of submission, looks after what waits for long, and
+// calls for a deputy when a slow disk keeps the reader. Nothing is kept about
+// an endpoint but its requests in flight, and those are bounded by endpoint, by
+// address and in total.
 //
 // Repetitions are recognised by the whole datagram and its source (contract,
 // "CoAP"): while the first is in flight here, later by the sink, also across a
@@ -43,10 +46,8 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
-	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -150,12 +151,21 @@ func (s *Server) Run(ctx context.Context) error {
 			s.log.Warn("coap receive buffer stays small", "err", err)
 		}
 		c := newSocket(s, u.WriteToUDPAddrPort)
+		read := func(deputy bool) func() error {
+			return func() error {
+				defer c.queue.leave()
+				r := &reader{socket: c, deputy: deputy, waits: func() bool { return datagramWaits(u) }}
+				return r.run(ctx, u)
+			}
+		}
+		relieve := func() {
+			if c.queue.enter() {
+				g.Go(read(true))
+			}
+		}
+		g.Go(read(false))
 		g.Go(func() error {
-			defer c.queue.close()
-			return s.serve(ctx, c, u)
-		})
-		g.Go(func() error {
-			c.answerAll()
+			c.answerAll(relieve)
 			return nil
 		})
 	}
@@ -165,27 +175,6 @@ func (s *Server) Run(ctx context.Context) error {
 		u.Close()
 	}
 	return err
-}
-
-// serve reads one socket until ctx ends.
-func (s *Server) serve(ctx context.Context, c *socket, u *net.UDPConn) error {
-	buf := make([]byte, maxDatagram)
-	failed := 0
-	for {
-		n, from, err := u.ReadFromUDPAddrPort(buf)
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case err == nil:
-			failed = 0
-			c.receive(buf[:n], netip.AddrPortFrom(from.Addr().Unmap(), from.Port()))
-		case errors.Is(err, net.ErrClosed) || failed == maxReadErrors:
-			return fmt.Errorf("read coap socket: %w", err)
-		default: // such as an ICMP error for an answer sent before
-			failed++
-			s.log.Debug("coap read", "err", err)
-		}
-	}
 }
 
 // Stats are counts since the start; Pending and Endpoints are of now.

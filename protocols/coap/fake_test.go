@@ -18,8 +18,10 @@ import (
 )
 
 // A memory is a sink that keeps packets and recognises repetitions like the
-// journal. It resolves receipts at once, or when release is called.
+// journal. It resolves receipts at once, when release is called, or when it is
+// led.
 type memory struct {
+	lead    func(release func()) bool // what a leader does; nil: nothing
 	mu      sync.Mutex
 	hold    bool
 	refuse  error // what Submit returns
@@ -45,11 +47,18 @@ func (m *memory) Submit(sub batching.Submission) (*batching.Receipt, error) {
 		m.packets = append(m.packets, sub)
 	}
 	if m.hold {
-		m.waiting = append(m.waiting, func() { resolve(uint64(first)+1, nil) })
+		m.waiting = append(m.waiting, func() {
+			resolve(uint64(first)+1, nil)
+			sub.Leader.Resolved()
+		})
 	} else {
-		resolve(uint64(first)+1, nil)
+		resolve(uint64(first)+1, nil) // whom it would tell has not joined yet
 	}
 	return r, nil
+}
+
+func (m *memory) Lead(l batching.Leader) bool {
+	return m.lead != nil && !l.More() && m.lead(m.release)
 }
 
 // release resolves what waits.
@@ -105,7 +114,7 @@ func newTestServer(t testing.TB, m *memory, conns ...*net.UDPConn) *Server {
 
 // A wire is a socket whose datagrams stay here.
 type wire struct {
-	*socket
+	*reader
 	mu   sync.Mutex
 	sent []message.Message
 }
@@ -113,13 +122,13 @@ type wire struct {
 func newWire(t testing.TB, m *memory) *wire {
 	t.Helper()
 	w := &wire{}
-	w.socket = newSocket(newTestServer(t, m), func(b []byte, _ netip.AddrPort) (int, error) {
+	w.reader = &reader{socket: newSocket(newTestServer(t, m), func(b []byte, _ netip.AddrPort) (int, error) {
 		got := parse(t, b)
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		w.sent = append(w.sent, got)
 		return len(b), nil
-	})
+	}), waits: func() bool { return false }}
 	return w
 }
 

@@ -80,7 +80,8 @@ func (f *flight) enter(p *pending) admission {
 	return admitted
 }
 
-func (f *flight) leave(p *pending) {
+// leave takes p off and tells whether it got its empty acknowledgement.
+func (f *flight) leave(p *pending) (settled bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	delete(f.byKey, p.key)
@@ -95,13 +96,19 @@ func (f *flight) leave(p *pending) {
 	} else {
 		delete(f.addresses, ip)
 	}
+	return p.settled
 }
 
-// settle notes that p got its empty acknowledgement.
-func (f *flight) settle(p *pending) {
+// settle notes that p gets its empty acknowledgement now, and tells whether it
+// needs one: not if it has it or left.
+func (f *flight) settle(p *pending) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	p.settled = true
+	needed := f.byKey[p.key] == p && !p.settled
+	if needed {
+		p.settled = true
+	}
+	return needed
 }
 
 func (f *flight) size() (pending, endpoints int) {

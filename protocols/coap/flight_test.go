@@ -52,6 +52,22 @@ func TestEachBoundOfAFlightHoldsAlone(t *testing.T) {
 	}
 }
 
+// What was answered needs no empty acknowledgement any more, and what got one
+// needs no second.
+func TestEmptyAcknowledgementIsDueOnce(t *testing.T) {
+	f := newFlight(10)
+	var p, q pending
+	q.key.Message[0] = 1
+	f.enter(&p)
+	f.enter(&q)
+	if !f.settle(&p) || f.settle(&p) {
+		t.Error("want due once")
+	}
+	if !f.leave(&p) || f.leave(&q) || f.settle(&q) {
+		t.Error("want that p was settled, and q was not and is not")
+	}
+}
+
 // Devices behind one address are kept apart by their ports.
 func TestEndpointsHaveKeysOfTheirOwn(t *testing.T) {
 	seen := map[[16]byte]string{}

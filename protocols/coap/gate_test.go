@@ -128,8 +128,8 @@ func FuzzReceive(f *testing.F) {
 	f.Fuzz(func(t *testing.T, in []byte) {
 		w := newWire(t, &memory{})
 		w.receive(in, remote)
-		w.queue.close()
-		w.answerAll()
+		w.queue.leave()
+		w.answerAll(nil)
 		w.s.reading.Wait()
 		if n := w.s.stats.panics.Load(); n != 0 {
 			t.Fatalf("%x: %d panics", in, n)

@@ -29,8 +29,8 @@ const (
 
 // serve answers a request, or returns now false when the answer comes later
 // or never.
-func (c *socket) serve(req *request, data []byte) (a answer, now bool) {
-	who, err := c.s.cfg.Registry.Authenticate(protocols.Credentials{Source: reading.SourceCoAP, Remote: req.addr.Addr()})
+func (r *reader) serve(req *request, data []byte) (a answer, now bool) {
+	who, err := r.s.cfg.Registry.Authenticate(protocols.Credentials{Source: reading.SourceCoAP, Remote: req.addr.Addr()})
 	if err != nil {
 		return failure(err), true
 	}
@@ -43,17 +43,17 @@ func (c *socket) serve(req *request, data []byte) (a answer, now bool) {
 		if !ok {
 			return refusal(codes.UnsupportedMediaType, "content format not one of 0 50 60 110 112"), true
 		}
-		return c.submit(req, data, protocols.Message{
+		return r.submit(req, data, protocols.Message{
 			From: who, Source: reading.SourceCoAP, Target: target, Format: format, Payload: req.payload,
 		})
 	case mapped && req.code == codes.GET && target.Name != "":
-		return c.lookUp(req, who, target)
+		return r.lookUp(req, who, target)
 	case mapped && req.code == codes.GET:
 		return refusal(codes.NotFound, "want /readings/{device}/{name}"), true
 	case req.isPath(".well-known", "core"):
 		return get(req, formatLinks, func(int) []byte { return []byte(links) }), true
 	case req.isPath("time"):
-		return get(req, formatText, c.s.timeBody), true
+		return get(req, formatText, r.s.timeBody), true
 	case mapped:
 		return refusal(codes.MethodNotAllowed, "want GET, POST or PUT"), true
 	}

@@ -11,6 +11,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -151,6 +153,55 @@ func TestOneClientsWaitDoesNotHoldUpAnother(t *testing.T) {
 	quick.Write(build(t, codes.GET, []string{"time"}, ""))
 	if got := read(t, quick); got.Code != codes.Content {
 		t.Errorf("answered %v, want 2.05", got)
+	}
+}
+
+// While the reader is kept by a disk that stalls, a deputy serves: what needs
+// no disk is answered, and what waits is acknowledged. The same at the next
+// stall.
+func TestStalledCommitKeepsNobodyFromReading(t *testing.T) {
+	defer goleak.VerifyNone(t)
+	var stall atomic.Bool
+	disk := make(chan struct{})
+	m := &memory{hold: true}
+	var turn sync.Mutex // one commits
+	m.lead = func(release func()) bool {
+		if !turn.TryLock() {
+			return false
+		}
+		defer turn.Unlock()
+		if stall.CompareAndSwap(true, false) {
+			<-disk
+		}
+		release()
+		return true
+	}
+	_, addr, stop := start(t, m)
+	defer stop()
+	stalled, other := dial(t, addr), dial(t, addr)
+	for round := range 2 {
+		stall.Store(true)
+		stalled.Write(build(t, codes.PUT, temp, fmt.Sprint("stalled ", round)))
+		time.Sleep(50 * time.Millisecond)
+		other.Write(build(t, codes.GET, []string{"time"}, ""))
+		if got := read(t, other); got.Code != codes.Content {
+			t.Errorf("answered %v, want 2.05", got)
+		}
+		if got := read(t, stalled); got.Code != codes.Empty || got.Type != message.Acknowledgement {
+			t.Errorf("sent %v, want an empty acknowledgement", got)
+		}
+		disk <- struct{}{}
+		got := read(t, stalled)
+		if got.Code != codes.Changed || got.Type != message.Confirmable {
+			t.Errorf("answered %v, want a separate 2.04", got)
+		}
+		stalled.Write([]byte{0x60, 0, byte(got.MessageID >> 8), byte(got.MessageID)})
+		for i := range 20 { // the deputy goes, the reader is back
+			other.Write(build(t, codes.PUT, temp, fmt.Sprint(round, i)))
+			if got := read(t, other); got.Code != codes.Changed || got.Type != message.Acknowledgement {
+				t.Fatalf("answered %v, want 2.04", got)
+			}
+		}
 	}
 }
 

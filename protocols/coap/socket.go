@@ -1,20 +1,15 @@
 package coap
 
 import (
-	"encoding/binary"
 	"math/rand/v2"
 	"net/netip"
 	"runtime/debug"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/plgd-dev/go-coap/v3/message"
 	"github.com/plgd-dev/go-coap/v3/message/codes"
-
-	"github.com/hedgerow-iot/hedgerow/batching"
-	"github.com/hedgerow-iot/hedgerow/protocols"
 )
 
 // Times of RFC 7252, section 4.8, and our own for the empty acknowledgement,
@@ -23,95 +18,23 @@ const (
 	ackDelay      = 1500 * time.Millisecond
 	ackTimeout    = 2 * time.Second
 	maxRetransmit = 4
-	tick          = 100 * time.Millisecond // between looks at what waits
+	tick          = 100 * time.Millisecond // between looks at what waits, and how long a commit may keep a reader
 	maxSeparate   = 1024                   // separate answers retransmitted at a time; more are sent once
 )
 
-// How old a repetition may be (contract, "CoAP").
-const (
-	withinCON = 50 * time.Second
-	withinNON = 5 * time.Second
-)
-
 // A socket is one UDP socket's half that writes, and what waits for answers
-// on it. receive is called by the goroutine that reads.
+// on it.
 type socket struct {
 	s     *Server
 	write func([]byte, netip.AddrPort) (int, error)
 	mid   atomic.Uint32 // last message id of ours
-	queue queue
-	out   []byte // the reader's space for an answer
+	queue *queue
+
+	committing atomic.Int64 // since when the reader does, Unix ns; 0: it reads
+	relieved   atomic.Bool  // a deputy reads
 
 	mu       sync.Mutex // guards separate
 	separate map[ending]*separate
-}
-
-// A queue holds what waits for its receipt, in the order of submission. It is
-// bounded by what a flight admits. Nobody is woken for what joins a queue that
-// is not empty: the receipts of one commit are resolved together, and the
-// answerer looks again then.
-type queue struct {
-	wake chan struct{} // capacity 1: the queue is no longer empty, or closed
-
-	mu      sync.Mutex // guards what follows
-	waiting []*pending
-	closed  bool // nothing joins any more
-}
-
-// join appends p.
-func (q *queue) join(p *pending) {
-	q.mu.Lock()
-	q.waiting = append(q.waiting, p)
-	first := len(q.waiting) == 1
-	q.mu.Unlock()
-	if first {
-		q.signal()
-	}
-}
-
-func (q *queue) close() {
-	q.mu.Lock()
-	q.closed = true
-	q.mu.Unlock()
-	q.signal()
-}
-
-func (q *queue) signal() {
-	select {
-	case q.wake <- struct{}{}:
-	default:
-	}
-}
-
-// front returns the oldest, or nil, and whether another may come.
-func (q *queue) front() (p *pending, open bool) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if len(q.waiting) > 0 {
-		p = q.waiting[0]
-	}
-	return p, !q.closed
-}
-
-// take removes those in front whose receipts are resolved and appends them to
-// done.
-func (q *queue) take(done []*pending) []*pending {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	n := 0
-	for n < len(q.waiting) && q.waiting[n].resolved() {
-		n++
-	}
-	done = append(done, q.waiting[:n]...)
-	q.waiting = slices.Delete(q.waiting, 0, n)
-	return done
-}
-
-// all returns what waits.
-func (q *queue) all() []*pending {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return slices.Clone(q.waiting)
 }
 
 // An ending is what an empty ACK or RST says about a message of ours.
@@ -129,47 +52,9 @@ type separate struct {
 }
 
 func newSocket(s *Server, write func([]byte, netip.AddrPort) (int, error)) *socket {
-	c := &socket{
-		s: s, write: write,
-		queue:    queue{wake: make(chan struct{}, 1)},
-		separate: make(map[ending]*separate),
-	}
+	c := &socket{s: s, write: write, queue: newQueue(), separate: make(map[ending]*separate)}
 	c.mid.Store(rand.Uint32())
 	return c
-}
-
-// receive serves one datagram. A panic ends with it.
-func (c *socket) receive(data []byte, from netip.AddrPort) {
-	defer c.guard()
-	c.s.stats.datagrams.Add(1)
-	var req request
-	v, a := gate(data, c.s.cfg.Limits.Body, &req)
-	req.addr = from
-	switch v {
-	case ignore:
-		c.s.stats.malformed.Add(1)
-		return
-	case reset:
-		if len(data) != 4 || req.code != codes.Empty { // a ping is in order
-			c.s.stats.malformed.Add(1)
-		}
-		c.empty(from, message.Reset, req.mid)
-		return
-	case settle:
-		c.mu.Lock()
-		delete(c.separate, ending{from, req.mid})
-		c.mu.Unlock()
-		return
-	}
-	c.s.stats.requests.Add(1)
-	req.trusted = from.Addr().IsLoopback() || c.s.echo.verify(req.echo, from, time.Now())
-	if v == pass {
-		var now bool
-		if a, now = c.serve(&req, data); !now {
-			return
-		}
-	}
-	c.out = c.answer(c.out, &req.exchange, a)
 }
 
 // guard keeps a panic from ending more than the message it was caused by.
@@ -180,94 +65,43 @@ func (c *socket) guard() {
 	}
 }
 
-// submit hands the readings of a request over and returns an answer only if
-// there is one already.
-func (c *socket) submit(req *request, data []byte, m protocols.Message) (a answer, now bool) {
-	p := &pending{exchange: req.exchange, arrived: time.Now()}
-	p.key = batching.Key{Sender: endpointKey(req.addr), Message: protocols.Digest(data)}
-	switch c.s.flight.enter(p) {
-	case repeated:
-		c.s.stats.repeated.Add(1)
-		c.s.intake.CountDuplicate(m.Target.Device)
-		return answer{}, false // the first one's answer is on its way
-	case answered:
-		c.s.stats.repeated.Add(1)
-		c.s.intake.CountDuplicate(m.Target.Device)
-		if req.typ == message.Confirmable {
-			c.empty(req.addr, message.Acknowledgement, req.mid)
-		}
-		return answer{}, false
-	case greedy:
-		// Silence is what a device that keeps to the protocol's window never
-		// sees, and it costs a flood more than us.
-		c.s.stats.overLimit.Add(1)
-		return answer{}, false
-	case full:
-		return refusal(codes.ServiceUnavailable, "too many requests in flight"), true
-	}
-	handed := false
-	defer func() {
-		if !handed {
-			c.s.flight.leave(p)
-		}
-	}()
-	m.Key, m.Recall, m.Within = p.key, true, withinCON
-	if req.typ == message.NonConfirmable {
-		m.Within = withinNON
-	}
-	var err error
-	if p.receipt, err = c.s.intake.Submit(m); err != nil {
-		return failure(err), true
-	}
-	handed = true
-	c.queue.join(p)
-	return answer{}, false
+// stuck tells whether the reader has been committing for so long that somebody
+// has to read in its place.
+func (c *socket) stuck(now time.Time) bool {
+	since := c.committing.Load()
+	return since != 0 && now.Sub(time.Unix(0, since)) >= tick
 }
 
-func endpointKey(addr netip.AddrPort) [16]byte {
-	ip := addr.Addr().As16()
-	return protocols.Digest([]byte("coap"), ip[:], binary.BigEndian.AppendUint16(nil, addr.Port()))
-}
-
-// answerAll answers submitted requests as their receipts resolve, until the
-// reader has ended and nothing waits, or drainTime after the reader ended.
-func (c *socket) answerAll() {
+// answerAll answers submitted requests as their receipts resolve and looks
+// after what waits, until no reader is left and nothing waits, or drainTime
+// after the last reader ended. It calls relieve when the reader is stuck and
+// has no deputy.
+func (c *socket) answerAll(relieve func()) {
+	defer c.queue.timer.Stop()
 	var done []*pending
 	var out []byte
-	ticker := time.NewTicker(tick)
-	defer ticker.Stop()
-	ticking := true // an idle gateway sleeps
 	var deadline <-chan time.Time
 	for {
-		first, open := c.queue.front()
+		done = c.queue.take(done)
+		out = c.finishAll(out, done)
+		waiting, open := c.queue.state()
+		if !open && waiting == 0 {
+			return
+		}
 		if !open && deadline == nil {
 			deadline = time.After(drainTime)
 		}
-		var resolved <-chan struct{}
-		switch {
-		case first != nil:
-			resolved = first.receipt.Done()
-		case !open:
-			return
+		now := time.Now()
+		c.acknowledge(now)
+		c.retransmit(now)
+		if c.stuck(now) && c.relieved.CompareAndSwap(false, true) {
+			relieve()
 		}
-		if busy := first != nil || c.separates() > 0; busy != ticking {
-			if ticking = busy; busy {
-				ticker.Reset(tick)
-			} else {
-				ticker.Stop()
-			}
+		if waiting > 0 || c.separates() > 0 { // an idle gateway sleeps
+			c.queue.timer.Reset(tick)
 		}
 		select {
 		case <-c.queue.wake:
-		case <-resolved:
-			done = c.queue.take(done[:0])
-			for _, p := range done {
-				out = c.finish(out, p)
-			}
-			clear(done)
-		case now := <-ticker.C:
-			c.acknowledge(c.queue.all(), now)
-			c.retransmit(now)
 		case <-deadline:
 			for _, p := range c.queue.all() {
 				c.s.flight.leave(p)
@@ -277,30 +111,34 @@ func (c *socket) answerAll() {
 	}
 }
 
-// finish answers a request whose receipt is resolved.
-func (c *socket) finish(out []byte, p *pending) []byte {
+// finishAll answers requests whose receipts are resolved. It uses and returns
+// space.
+func (c *socket) finishAll(space []byte, done []*pending) []byte {
+	for _, p := range done {
+		space = c.finish(space, p)
+	}
+	clear(done)
+	return space
+}
+
+func (c *socket) finish(space []byte, p *pending) []byte {
 	defer c.guard()
 	a := answer{code: codes.Changed}
 	if err := p.receipt.Err(); err != nil {
 		a = failure(err)
 	}
-	c.s.flight.leave(p)
-	if p.settled { // only this goroutine writes it
+	if settled := c.s.flight.leave(p); settled {
 		c.sendSeparate(p, a)
-		return out
+		return space
 	}
-	return c.answer(out, &p.exchange, a)
+	return c.answer(space, &p.exchange, a)
 }
 
 // acknowledge tells devices that have waited long that their request arrived,
 // so that they stop sending it again (section 5.2.2).
-func (c *socket) acknowledge(waiting []*pending, now time.Time) {
-	for _, p := range waiting {
-		if now.Sub(p.arrived) < ackDelay {
-			return // those behind came later
-		}
-		if p.typ == message.Confirmable && !p.settled {
-			c.s.flight.settle(p)
+func (c *socket) acknowledge(now time.Time) {
+	for _, p := range c.queue.until(now.Add(-ackDelay)) {
+		if p.typ == message.Confirmable && c.s.flight.settle(p) {
 			c.empty(p.addr, message.Acknowledgement, p.mid)
 		}
 	}

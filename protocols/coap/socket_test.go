@@ -25,11 +25,11 @@ func inBubble(t *testing.T, m *memory, f func(t *testing.T, w *wire)) {
 		ended := make(chan struct{})
 		go func() {
 			defer close(ended)
-			w.answerAll()
+			w.answerAll(nil)
 		}()
 		f(t, w)
 		m.release()
-		w.queue.close()
+		w.queue.leave()
 		<-ended
 		if pending, endpoints := w.s.flight.size(); pending != 0 || endpoints != 0 {
 			t.Errorf("%d requests of %d endpoints are left", pending, endpoints)
@@ -74,6 +74,47 @@ func TestReadingIsAnsweredWhenItIsDurable(t *testing.T) {
 		}
 		if !p.Recall || p.Within != 50*time.Second {
 			t.Errorf("recall %v within %v, want true within 50s", p.Recall, p.Within)
+		}
+	})
+}
+
+// A reader that commits answers at once, without the answerer.
+func TestReaderAnswersWhatItCommits(t *testing.T) {
+	m := &memory{hold: true, lead: func(release func()) bool { release(); return true }}
+	synctest.Test(t, func(t *testing.T) {
+		w := newWire(t, m)
+		for i := range 3 {
+			w.receive(build(t, codes.PUT, temp, fmt.Sprint(i)), remote)
+			if sent := w.take(); len(sent) != 1 || sent[0].Code != codes.Changed {
+				t.Fatalf("sent %v, want 2.04", sent)
+			}
+		}
+		if waiting, _ := w.queue.state(); waiting != 0 {
+			t.Errorf("%d requests wait", waiting)
+		}
+	})
+}
+
+// Datagrams that wait to be read share the commit, but not more than some: it
+// would be put off for as long as somebody sends.
+func TestCommitIsNotPutOffForEver(t *testing.T) {
+	commits := 0
+	m := &memory{hold: true, lead: func(release func()) bool { commits++; release(); return true }}
+	synctest.Test(t, func(t *testing.T) {
+		w := newWire(t, m)
+		w.waits = func() bool { return true }
+		w.receive(build(t, codes.PUT, temp, "1"), remote)
+		ping := []byte{0x40, 0, 0, 1}
+		for range maxPutOff - 1 {
+			w.receive(ping, remote)
+		}
+		if commits != 0 {
+			t.Errorf("%d commits though datagrams wait", commits)
+		}
+		w.receive(ping, remote)
+		w.receive(ping, remote)
+		if commits != 1 {
+			t.Errorf("%d commits, want 1", commits)
 		}
 	})
 }
@@ -163,6 +204,7 @@ func TestKeysOfARepetitionAreTheSameInAnotherServer(t *testing.T) {
 func TestSlowCommitIsAcknowledgedAndAnsweredSeparately(t *testing.T) {
 	m := &memory{hold: true}
 	inBubble(t, m, func(t *testing.T, w *wire) {
+		time.Sleep(time.Hour) // asleep
 		req := build(t, codes.PUT, temp, "21.5")
 		w.receive(req, remote)
 		time.Sleep(1400 * time.Millisecond)
@@ -261,6 +303,7 @@ func TestRefusedReceiptIsAnsweredBusy(t *testing.T) {
 		w.s.flight.enter(p)
 		w.queue.join(p)
 		resolve(0, batching.ErrBusy)
+		w.Resolved()
 		if got := w.one(t); got.Code != codes.ServiceUnavailable {
 			t.Errorf("answered %v, want 5.03", got.Code)
 		}
@@ -407,9 +450,9 @@ func TestAnswererGivesUpOnAReceiptThatNeverResolves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWire(t, &memory{hold: true})
 		w.receive(build(t, codes.PUT, temp, "1", non), remote)
-		w.queue.close()
+		w.queue.leave()
 		began := time.Now()
-		w.answerAll()
+		w.answerAll(nil)
 		if took := time.Since(began); took != drainTime {
 			t.Errorf("gave up after %v, want %v", took, drainTime)
 		}
@@ -453,12 +496,13 @@ func TestSeparateAnswersKeepWithinTheBound(t *testing.T) {
 				p.typ, p.addr, p.size, p.tkl = message.Confirmable, remote, len(req), 2
 				w.s.flight.enter(p)
 				done := make(chan struct{})
-				go func() { w.answerAll(); close(done) }()
+				go func() { w.answerAll(nil); close(done) }()
 				w.queue.join(p)
 				time.Sleep(2 * time.Second)
 				resolve(0, tt.err)
+				w.Resolved()
 				time.Sleep(2 * time.Minute)
-				w.queue.close()
+				w.queue.leave()
 				<-done
 				if bytes > amplification*len(req) || answers > tt.times || answers == 0 {
 					t.Errorf("%d bytes in %d answers to a request of %d", bytes, answers, len(req))

@@ -40,6 +40,8 @@ func BenchmarkPublishQoS1(b *testing.B) {
 // A discard says of everything that it is durable, and forgets it.
 type discard struct{}
 
+func (discard) Lead(batching.Leader) bool { return false }
+
 func (discard) Submit(batching.Submission) (*batching.Receipt, error) {
 	r, resolve := batching.NewReceipt()
 	resolve(1, nil)

@@ -44,6 +44,8 @@ func newSink(auto bool) *fakeSink {
 	return &fakeSink{auto: auto, known: make(map[batching.Key]*batching.Receipt), got: make(chan held, 1024)}
 }
 
+func (s *fakeSink) Lead(batching.Leader) bool { return false }
+
 func (s *fakeSink) Submit(sub batching.Submission) (*batching.Receipt, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
