@@ -61,7 +61,7 @@ func edges() map[string]row {
 		"protocols/payload": {"batching/reading", cbor},
 		"protocols":         {"protocols/payload batching batching/reading", ""},
 		"protocols/mqtt":    {"protocols protocols/payload batching batching/reading", "github.com/mochi-mqtt/server/v2 github.com/gorilla/websocket"},
-		"protocols/coap":    {"protocols protocols/payload batching batching/reading", coap + " " + sync},
+		"protocols/coap":    {"protocols protocols/payload batching batching/reading", coap + " " + sync + " " + sys},
 
 		"gateway/admin":  {"gateway/bus batching batching/reading batching/journal batching/archive powfarm powfarm/remote ledger ledger/consensus ledger/stardust ledger/network ledger/peer", "github.com/prometheus/client_golang"},
 		"gateway/backup": {"", ""},

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -291,5 +292,28 @@ func TestLibcoapClient(t *testing.T) {
 				t.Errorf("coap-client %s stored %d packets, want %d", strings.Join(tt.args, " "), got, tt.add)
 			}
 		})
+	}
+}
+
+func TestDatagramWaits(t *testing.T) {
+	u, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer u.Close()
+	if datagramWaits(u) {
+		t.Error("a datagram waits, and none was sent")
+	}
+	c := dial(t, u.LocalAddr().(*net.UDPAddr))
+	c.Write([]byte("x"))
+	c.Write([]byte("y"))
+	if runtime.GOOS == "linux" && !datagramWaits(u) {
+		t.Error("no datagram waits, and two were sent")
+	}
+	for range 2 {
+		u.Read(make([]byte, 9))
+	}
+	if datagramWaits(u) {
+		t.Error("a datagram waits, and all are read")
 	}
 }
