@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -12,17 +13,17 @@ import (
 // When a gateway rests, and when it does not any more: shares of a processor
 // over one look.
 const (
-	restLook  = 500 * time.Millisecond
-	restCalm  = 20   // looks in a row that have to be calm before it rests
+	restLook  = time.Second
+	restCalm  = 10   // looks in a row that have to be calm before it rests
 	calmShare = 0.04 // an idle gateway needs about a hundredth
 	busyShare = 0.10
 )
 
-// Rest runs the process on one processor while it has next to nothing to do,
-// until ctx ends. Every timer that fires in an idle Go program has a second
+// Rest runs the process on one processor while it has next to nothing to do, and
+// gives memory back before, until ctx ends. Every timer that fires in an idle Go program has a second
 // processor look for work: on one, the same takes a quarter less of the time of
 // a box that rests most of its life. What needs more gets all of them again
-// within half a second. A GOMAXPROCS in the environment is left alone.
+// within a second. A GOMAXPROCS in the environment is left alone.
 func Rest(ctx context.Context) {
 	if os.Getenv("GOMAXPROCS") != "" || runtime.GOMAXPROCS(0) == 1 {
 		return
@@ -39,6 +40,7 @@ func Rest(ctx context.Context) {
 		now := processTime()
 		if rest, changed := r.look(float64(now-last) / float64(restLook)); changed && rest {
 			runtime.GOMAXPROCS(1)
+			debug.FreeOSMemory() // what a start or a burst needed; it would take minutes by itself
 		} else if changed {
 			runtime.SetDefaultGOMAXPROCS()
 		}

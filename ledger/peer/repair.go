@@ -12,8 +12,9 @@ import (
 )
 
 // How signatures are asked for that did not come: how often the own word is
-// looked at, how long a milestone may lack some, how long that takes at most
-// when asking did not help, and how many answers one member gives in a row.
+// looked at while a milestone lacks some, how long it may, and how seldom the
+// word is looked at else, how long that takes at most when asking did not help,
+// and how many answers one member gives in a row.
 const (
 	lagLook    = 250 * time.Millisecond
 	lagFirst   = time.Second
@@ -43,15 +44,15 @@ func (l *lag) due(own ledger.Word, now time.Time) bool {
 
 // repair asks for signatures that this replica lacks, until ctx ends.
 func (p *Peers) repair(ctx context.Context) error {
-	tick := time.NewTicker(lagLook)
-	defer tick.Stop()
+	pause := lagFirst
 	for l := (lag{}); ; {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
+		if !wait(ctx, pause) {
 			return ctx.Err()
 		}
 		own, now := p.agreed.Word(), time.Now()
+		if pause = lagFirst; own.Certified < own.Milestone {
+			pause = lagLook
+		}
 		if !l.due(own, now) {
 			continue
 		}

@@ -20,6 +20,7 @@ const (
 // and how often one of them is answered.
 const (
 	callEvery   = 500 * time.Millisecond
+	callIdle    = time.Second      // between looks who is quiet
 	callLong    = 30 * time.Second // after which it goes every tellIdle
 	answerPause = 200 * time.Millisecond
 )
@@ -48,8 +49,8 @@ func (p *Peers) tell(ctx context.Context) error {
 // waits for their words, and when there is news that they wait for, until ctx
 // ends. Those that are quiet it asks for a word.
 func (p *Peers) call(ctx context.Context) error {
-	tick := time.NewTicker(callEvery)
-	defer tick.Stop()
+	timer := time.NewTimer(callEvery)
+	defer timer.Stop()
 	var since, last time.Time // waiting; called
 	var target uint32
 	for news := true; ; {
@@ -73,10 +74,15 @@ func (p *Peers) call(ctx context.Context) error {
 				p.tellTo(m, true)
 			}
 		}
+		pause := callIdle
+		if waits {
+			pause = callEvery
+		}
+		timer.Reset(pause)
 		select {
 		case <-p.news:
 			news = true
-		case <-tick.C:
+		case <-timer.C:
 			news = false
 		case <-ctx.Done():
 			return ctx.Err()

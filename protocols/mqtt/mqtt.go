@@ -184,6 +184,8 @@ func New(cfg Config, in Intake, registry protocols.Registry, acl protocols.ACL) 
 		conns:    make(map[*conn]struct{}),
 		from:     make(map[source]int),
 	}
+	b.wills.init()
+
 	if err := b.limits.check(); err != nil {
 		return nil, err
 	}

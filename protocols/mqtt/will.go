@@ -90,8 +90,14 @@ func (s *session) disconnected(expire bool) {
 
 // wills are the delayed wills of absent clients, one for each session at most.
 type wills struct {
-	mu sync.Mutex
+	more chan struct{} // capacity 1: there is another one
+
+	mu sync.Mutex          // guards what follows
 	of map[string]lateWill // by client id
+}
+
+func (ws *wills) init() {
+	ws.more, ws.of = make(chan struct{}, 1), make(map[string]lateWill)
 }
 
 type lateWill struct {
@@ -108,10 +114,11 @@ func (ws *wills) put(s *session, w *will, due time.Time, limit int) bool {
 	if len(ws.of) >= limit {
 		return false
 	}
-	if ws.of == nil {
-		ws.of = make(map[string]lateWill)
-	}
 	ws.of[s.cl.ID] = lateWill{s, w, due}
+	select {
+	case ws.more <- struct{}{}:
+	default:
+	}
 	return true
 }
 
@@ -122,31 +129,40 @@ func (ws *wills) cancel(client string) {
 	delete(ws.of, client)
 }
 
-// take removes and returns the wills that are due.
-func (ws *wills) take(now time.Time) (due []lateWill) {
+// take removes and returns the wills that are due, and tells when the next one
+// is; zero: there is none.
+func (ws *wills) take(now time.Time) (due []lateWill, next time.Time) {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
 	for id, l := range ws.of {
-		if !l.due.After(now) {
+		switch {
+		case !l.due.After(now):
 			due = append(due, l)
 			delete(ws.of, id)
+		case next.IsZero() || l.due.Before(next):
+			next = l.due
 		}
 	}
-	return due
+	return due, next
 }
 
 // sendDueWills publishes delayed wills until ctx ends.
 func (b *Broker) sendDueWills(ctx context.Context) {
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case now := <-tick.C:
-			for _, l := range b.wills.take(now) {
-				b.sendLate(ctx, l)
-			}
+		case <-b.wills.more:
+		case <-timer.C:
+		}
+		due, next := b.wills.take(time.Now())
+		for _, l := range due {
+			b.sendLate(ctx, l)
+		}
+		if timer.Stop(); !next.IsZero() {
+			timer.Reset(time.Until(next))
 		}
 	}
 }

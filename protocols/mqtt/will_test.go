@@ -119,6 +119,7 @@ func TestADelayedWillEndsWithItsSession(t *testing.T) {
 
 func TestDelayedWillsAreBounded(t *testing.T) {
 	ws, s := wills{}, &session{cl: &mochi.Client{}}
+	ws.init()
 	for i := range 10 {
 		s.cl.ID = fmt.Sprint(i)
 		if kept := ws.put(s, &will{}, time.Now(), 3); kept != (i < 3) {
