@@ -10,6 +10,7 @@ import (
 type tangleEvents struct{ s *stages }
 
 func (t tangleEvents) Event(topic string, payload []byte) { t.s.mqtt.Event(topic, payload) }
+func (t tangleEvents) Listening() bool                    { return t.s.mqtt.Listening() }
 func (t tangleEvents) Wanted(topic string) bool           { return t.s.mqtt.Wanted(topic) }
 
 // Present returns what the topics of a filter say now. Those of blocks are too

@@ -60,6 +60,9 @@ type Publisher interface {
 	// changed. It may block while the broker runs: events wait then, and leave out
 	// what becomes too much.
 	Event(topic string, payload []byte)
+	// Listening reports whether anybody is subscribed to any topic of events. It
+	// is asked before anything is read.
+	Listening() bool
 	// Wanted reports whether anybody is subscribed to the topic. It is asked for
 	// every topic of every event, before anything is encoded.
 	Wanted(topic string) bool
@@ -126,6 +129,10 @@ func (e *Events) followBlocks(ctx context.Context, at uint64) error {
 			return err
 		}
 		last := e.feed.Position()
+		if !e.to.Listening() {
+			at = last
+			continue
+		}
 		if last-at > maxBlocksBehind {
 			e.log.Warn("events of blocks left out", "blocks", last-at-blocksAtOnce)
 			at = last - blocksAtOnce
@@ -184,6 +191,10 @@ func (e *Events) followMilestones(ctx context.Context, before ledger.Agreed) err
 		now, err := e.feed.WaitAgreed(ctx, before)
 		if err != nil {
 			return err
+		}
+		if !e.to.Listening() {
+			before = now
+			continue
 		}
 		for i := e.from(before.Milestone, now.Milestone); i <= now.Milestone && ctx.Err() == nil; i++ {
 			e.confirmed(ctx, i)

@@ -38,6 +38,12 @@ func (p *fakePublisher) Event(topic string, payload []byte) {
 	p.got = append(p.got, message{topic, string(payload)})
 }
 
+func (p *fakePublisher) Listening() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.wanted) > 0
+}
+
 func (p *fakePublisher) Wanted(topic string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -176,6 +182,7 @@ func TestMilestonesAreToldOnceAndTheirPayloadWithSignatures(t *testing.T) {
 type countingFeed struct {
 	*fakeLedger
 	reads atomic.Int32
+	looks atomic.Int32 // for blocks, and for what milestones order
 }
 
 func (f *countingFeed) Metadata(id stardust.BlockID) (ledger.Metadata, error) {
@@ -188,14 +195,44 @@ func (f *countingFeed) Milestone(index uint32) (ledger.Milestone, error) {
 	return f.fakeLedger.Milestone(index)
 }
 
+func (f *countingFeed) Order(after uint64, yield func(uint64, stardust.BlockID) bool) error {
+	f.looks.Add(1)
+	return f.fakeLedger.Order(after, yield)
+}
+
+func (f *countingFeed) Ordered(index uint32) ([]consensus.Entry, error) {
+	f.looks.Add(1)
+	return f.fakeLedger.Ordered(index)
+}
+
 func TestNothingIsEncodedThatNobodyWants(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, p := &countingFeed{fakeLedger: newFakeLedger(0)}, &fakePublisher{}
-		follow(t, l, p)
+		follow(t, l, p, "outputs")
 		l.Confirm(entries(l.attach(t, "a", "b")...)...)
 		l.Certify()
 		if got := p.take(); len(got) != 0 || p.asked == 0 || l.reads.Load() != 0 {
 			t.Errorf("told %q, asked %d times what is wanted, read %d times; want nothing told and read", got, p.asked, l.reads.Load())
+		}
+	})
+}
+
+// Without any subscriber not even the ids are looked up; who subscribes later is
+// told of what comes then.
+func TestNothingIsReadWhileNobodyListens(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, p := &countingFeed{fakeLedger: newFakeLedger(0)}, &fakePublisher{}
+		follow(t, l, p)
+		l.Confirm(entries(l.attach(t, "a", "b")...)...)
+		if got := p.take(); len(got) != 0 || p.asked != 0 || l.looks.Load() != 0 {
+			t.Errorf("told %q, asked %d times what is wanted, looked %d times", got, p.asked, l.looks.Load())
+		}
+		p.mu.Lock()
+		p.wanted = map[string]bool{"blocks": true, "milestone-info/latest": true}
+		p.mu.Unlock()
+		l.Confirm(entries(l.attach(t, "c")...)...)
+		if got := p.take(); len(got) != 2 {
+			t.Errorf("then told %q, want the new block and milestone", got)
 		}
 	})
 }
@@ -242,7 +279,7 @@ func TestEventsEndWithTheErrorOfTheLedger(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newFakeLedger(0)
 		l.err = errors.New("disk gone")
-		e := NewEvents(l, &fakePublisher{}, slog.New(slog.DiscardHandler))
+		e := NewEvents(l, &fakePublisher{wanted: map[string]bool{"blocks": true}}, slog.New(slog.DiscardHandler))
 		done := make(chan error, 1)
 		go func() { done <- e.Run(t.Context()) }()
 		synctest.Wait()

@@ -51,6 +51,10 @@ func (ev *events) init(server *mochi.Server, state EventState) {
 	ev.lookups = make(chan struct{}, maxLookups)
 }
 
+// Listening tells whether anybody subscribes to event topics. It may be called
+// concurrently.
+func (b *Broker) Listening() bool { return b.events.interest.filters.Load() > 0 }
+
 // Wanted tells whether anybody subscribes to an event topic, so that what
 // nobody wants need not be encoded; now and then it says yes for nobody. A
 // filter that begins with a wildcard does not count: like topics that begin
@@ -59,7 +63,7 @@ func (ev *events) init(server *mochi.Server, state EventState) {
 // have wildcards.
 func (b *Broker) Wanted(topic string) bool {
 	in := &b.events.interest
-	if in.filters.Load() == 0 {
+	if !b.Listening() {
 		return false
 	}
 	named, wild := in.named(topic)
