@@ -19,18 +19,24 @@ const (
 	busyShare = 0.10
 )
 
-// Rest runs the process on one processor while it has next to nothing to do, and
-// gives memory back before, until ctx ends. Every timer that fires in an idle Go program has a second
-// processor look for work: on one, the same takes a quarter less of the time of
-// a box that rests most of its life. What needs more gets all of them again
-// within a second. A GOMAXPROCS in the environment is left alone.
+// How late timers may fire. An idle gateway waits for nothing that comes within
+// milliseconds, but fires a hundred timers a second, most of them those of the
+// stores, which look twenty times a second whether there is something to compact.
+const (
+	restSlack = 4 * time.Millisecond
+	busySlack = 50 * time.Microsecond // Linux's own
+)
+
+// Rest makes the process cheap while it has next to nothing to do, until ctx ends:
+// it gives memory back and lets timers fire late, and runs on one processor. Every
+// timer that fires in an idle Go program has a second processor look for work: on
+// one, the same takes a quarter less of the time of a box that rests most of its
+// life. What needs more gets all of it again within a second. A GOMAXPROCS in the
+// environment is left alone.
 func Rest(ctx context.Context) {
-	if os.Getenv("GOMAXPROCS") != "" || runtime.GOMAXPROCS(0) == 1 {
-		return
-	}
 	tick := time.NewTicker(restLook)
 	defer tick.Stop()
-	r, last := rester{}, processTime()
+	r, last := rester{one: os.Getenv("GOMAXPROCS") == "" && runtime.GOMAXPROCS(0) > 1}, processTime()
 	for {
 		select {
 		case <-tick.C:
@@ -38,11 +44,11 @@ func Rest(ctx context.Context) {
 			return
 		}
 		now := processTime()
-		if rest, changed := r.look(float64(now-last) / float64(restLook)); changed && rest {
-			runtime.GOMAXPROCS(1)
-			debug.FreeOSMemory() // what a start or a burst needed; it would take minutes by itself
-		} else if changed {
-			runtime.SetDefaultGOMAXPROCS()
+		switch rest, changed := r.look(float64(now-last) / float64(restLook)); {
+		case changed && rest:
+			r.rest()
+		case changed:
+			r.wake()
 		}
 		last = now
 	}
@@ -50,6 +56,7 @@ func Rest(ctx context.Context) {
 
 // A rester decides when to rest.
 type rester struct {
+	one     bool // it may change how many processors there are
 	resting bool
 	calm    int // looks in a row
 }
@@ -68,6 +75,21 @@ func (r *rester) look(share float64) (rest, changed bool) {
 		r.resting, changed = true, true
 	}
 	return r.resting, changed
+}
+
+func (r *rester) rest() {
+	if r.one {
+		runtime.GOMAXPROCS(1)
+	}
+	setTimerSlack(restSlack)
+	debug.FreeOSMemory() // what a start or a burst needed; it would take minutes by itself
+}
+
+func (r *rester) wake() {
+	if r.one {
+		runtime.SetDefaultGOMAXPROCS()
+	}
+	setTimerSlack(busySlack)
 }
 
 // processTime is what this process has used of the processors.
