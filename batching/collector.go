@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"time"
 )
 
@@ -76,17 +77,9 @@ func (s *Stage) Lead(l Leader) (led bool) {
 	default:
 		return false // who has it looks again afterwards
 	}
-	whole := false
-	defer func() {
-		if !whole { // a panic, which the front end outlives: what is stored is unknown
-			c.failed = errors.New("commit panicked")
-			s.inbox.close()
-		}
-		c.turn <- struct{}{}
-		s.inbox.remind()
-	}()
 	led = s.commitFront(l)
-	whole = true
+	c.turn <- struct{}{}
+	s.inbox.remind()
 	return led
 }
 
@@ -103,7 +96,8 @@ func (s *Stage) commitFront(by Leader) (committed bool) {
 		return false
 	}
 	g.by = by
-	if c.failed = s.commit(g); c.failed != nil {
+	begin := time.Now()
+	if c.failed = s.commitSafely(g); c.failed != nil {
 		s.inbox.close() // the collector ends
 		return true
 	}
@@ -111,8 +105,27 @@ func (s *Stage) commitFront(by Leader) (committed bool) {
 	c.company.came(len(g.packets), now.Sub(c.last))
 	c.last = now
 	enough, most := c.company.await(s.cfg.Linger)
-	s.inbox.pace(enough, most, now)
+	s.inbox.pace(enough, most, now, now.Sub(begin))
 	return true
+}
+
+// commitSafely is commit, but makes an error of a panic, which a front end that
+// leads would outlive: what is stored is unknown after one.
+func (s *Stage) commitSafely(g *group) (err error) {
+	defer func() {
+		p := recover()
+		if p == nil {
+			return
+		}
+		err = fmt.Errorf("commit panicked: %v", p)
+		s.log.Error("commit panicked", "panic", p, "stack", string(debug.Stack()))
+		select {
+		case <-g.done:
+		default:
+			s.inbox.resolve(g, 0, err, false)
+		}
+	}()
+	return s.commit(g)
 }
 
 // commit makes one group durable and resolves its receipts. It returns the

@@ -14,7 +14,10 @@ const (
 	groupBytes    = 512 << 10 // or about this many bytes
 	inboxReadings = 16000     // more waiting than this is refused
 	inboxBytes    = 4 << 20
-	ledPackets    = 32 // of a group that a leader commits, at most
+
+	ledPackets = 32                   // of a group that a leader commits, at most
+	ledAfter   = 8                    // commits in a row that took at most
+	ledTime    = 2 * time.Millisecond // on a disk on which leaders commit
 )
 
 // A group is what one commit stores.
@@ -39,6 +42,7 @@ type inbox struct {
 	enough   int           // packets at which the only group is committed; above 1 it waits for company,
 	most     time.Duration // so long after its first packet at most
 	last     time.Time     // when the last commit ended
+	quick    int           // commits in a row that took no longer than ledTime
 	looks    time.Time     // when the collector looks by itself
 	readings int           // in all groups and in the one being committed
 	bytes    int
@@ -148,6 +152,9 @@ func (s *Stage) add(sub Submission, bytes int) (*Receipt, error) {
 	if n := len(in.groups); n > 0 {
 		g = in.groups[n-1]
 	}
+	if g == nil && in.enough > 1 && time.Since(in.last) >= in.most {
+		in.enough = 1 // the company does not come again
+	}
 	opened := g == nil || g.readings+len(p.Readings) > groupReadings || g.bytes+bytes > groupBytes
 	if opened {
 		g = &group{since: time.Now(), done: make(chan struct{})}
@@ -169,14 +176,17 @@ func (s *Stage) add(sub Submission, bytes int) (*Receipt, error) {
 }
 
 // added wakes the collector if it has to do something about the packet that g
-// got: it became due by it and nobody leads, or it would be looked at too late.
+// got: it is due and nobody leads, or it would be looked at too late.
 func (in *inbox) added(g *group, opened, led bool) {
-	due := len(g.packets) == in.enough || opened && (in.enough <= 1 || len(in.groups) > 1)
-	switch {
-	case due && !led, !due && opened && in.looks.After(g.since.Add(in.most)):
+	due := len(g.packets) >= in.enough || len(in.groups) > 1
+	if due && !led || !due && opened && in.late(g) {
 		in.signal()
 	}
 }
+
+// late tells whether the collector looks by itself only after the group should
+// have been committed.
+func (in *inbox) late(g *group) bool { return in.looks.After(g.since.Add(in.most)) }
 
 // admit says whether a packet of so many readings and bytes is taken now.
 func (s *Stage) admit(readings, bytes int) error {
@@ -263,33 +273,38 @@ func (in *inbox) look(now time.Time) (due, over bool, wait time.Duration) {
 }
 
 // pace sets at how many packets the next group is committed, and how long
-// after its first one in any case.
-func (in *inbox) pace(enough int, most time.Duration, now time.Time) {
+// after its first one in any case, when a commit that took so long is over.
+func (in *inbox) pace(enough int, most time.Duration, now time.Time, took time.Duration) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.enough, in.most, in.last = enough, most, now
+	if in.quick++; took > ledTime {
+		in.quick = 0
+	}
 }
 
-// toLead tells whether a leader should commit now. It leaves what is due and
-// large to the collector.
+// toLead tells whether a leader should commit now. It leaves to the collector
+// what is due and large, and everything on a slow disk, which would keep the
+// leader from reading for long.
 func (in *inbox) toLead() bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if !in.due() {
 		return false
 	}
-	few := len(in.groups) == 1 && len(in.groups[0].packets) <= ledPackets
-	if !few {
+	lead := in.quick >= ledAfter && len(in.groups) == 1 && len(in.groups[0].packets) <= ledPackets
+	if !lead {
 		in.signal()
 	}
-	return few
+	return lead
 }
 
-// remind wakes the collector if something is due that a leader left.
+// remind wakes the collector if there is something that a leader left, and that
+// it would look at too late.
 func (in *inbox) remind() {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if in.due() || in.closed {
+	if in.due() || in.closed || len(in.groups) > 0 && in.late(in.groups[0]) {
 		in.signal()
 	}
 }

@@ -136,7 +136,8 @@ func New(cfg Config, intake *protocols.Intake, last protocols.LastValues) (*Serv
 }
 
 // Run serves until ctx ends and returns after the last answer to a request
-// taken in before, or 10 s later. It closes the sockets. The error says why a
+// taken in before, or 10 s later, but not before a commit that it is about ends.
+// It closes the sockets. The error says why a
 // socket could not be read any more; the others are stopped then.
 func (s *Server) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
@@ -159,7 +160,7 @@ func (s *Server) Run(ctx context.Context) error {
 			}
 		}
 		relieve := func() {
-			if c.queue.enter() {
+			if ctx.Err() == nil && c.queue.enter() {
 				g.Go(read(true))
 			}
 		}

@@ -165,8 +165,11 @@ func (r *reader) lead(last bool) {
 		r.put = maxPutOff
 	}
 	if !r.deputy {
-		r.committing.Store(time.Now().UnixNano())
+		r.committing.Store(int64(max(time.Since(r.opened), 1)))
 		defer r.committing.Store(0)
+	}
+	if p == nil || p.resolved() { // what is due is others', and nothing here wakes the answerer
+		r.queue.timer.Reset(tick)
 	}
 	r.off = false
 	led := r.s.intake.Lead(r)

@@ -183,7 +183,9 @@ func TestStalledCommitKeepsNobodyFromReading(t *testing.T) {
 	for round := range 2 {
 		stall.Store(true)
 		stalled.Write(build(t, codes.PUT, temp, fmt.Sprint("stalled ", round)))
-		time.Sleep(50 * time.Millisecond)
+		for stall.Load() { // until it is on
+			time.Sleep(time.Millisecond)
+		}
 		other.Write(build(t, codes.GET, []string{"time"}, ""))
 		if got := read(t, other); got.Code != codes.Content {
 			t.Errorf("answered %v, want 2.05", got)
@@ -203,6 +205,46 @@ func TestStalledCommitKeepsNobodyFromReading(t *testing.T) {
 				t.Fatalf("answered %v, want 2.04", got)
 			}
 		}
+	}
+}
+
+// A stall that outlasts the server must not have deputies come and go: their
+// reads end at once then.
+func TestStalledServerThatStopsCallsNobody(t *testing.T) {
+	disk := make(chan struct{})
+	var leads atomic.Int32
+	m := &memory{hold: true}
+	m.lead = func(release func()) bool {
+		if leads.Add(1) > 1 {
+			return false
+		}
+		<-disk
+		release()
+		return true
+	}
+	u, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newTestServer(t, m, u)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	c := dial(t, u.LocalAddr().(*net.UDPAddr))
+	c.Write(build(t, codes.PUT, temp, "1"))
+	for leads.Load() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	c.Write([]byte{0x40, 0, 0, 1}) // the deputy answers
+	read(t, c)
+	cancel()
+	time.Sleep(3 * tick)
+	close(disk)
+	if err := <-ended; err != nil {
+		t.Errorf("Run = %v", err)
+	}
+	if n := leads.Load(); n > 5 { // a deputy's last act is one
+		t.Errorf("%d deputies in %v", n, 3*tick)
 	}
 }
 

@@ -30,7 +30,8 @@ type socket struct {
 	mid   atomic.Uint32 // last message id of ours
 	queue *queue
 
-	committing atomic.Int64 // since when the reader does, Unix ns; 0: it reads
+	opened     time.Time
+	committing atomic.Int64 // since when the reader does, ns after opened; 0: it reads
 	relieved   atomic.Bool  // a deputy reads
 
 	mu       sync.Mutex // guards separate
@@ -52,7 +53,7 @@ type separate struct {
 }
 
 func newSocket(s *Server, write func([]byte, netip.AddrPort) (int, error)) *socket {
-	c := &socket{s: s, write: write, queue: newQueue(), separate: make(map[ending]*separate)}
+	c := &socket{s: s, write: write, opened: time.Now(), queue: newQueue(), separate: make(map[ending]*separate)}
 	c.mid.Store(rand.Uint32())
 	return c
 }
@@ -68,8 +69,8 @@ func (c *socket) guard() {
 // stuck tells whether the reader has been committing for so long that somebody
 // has to read in its place.
 func (c *socket) stuck(now time.Time) bool {
-	since := c.committing.Load()
-	return since != 0 && now.Sub(time.Unix(0, since)) >= tick
+	since := time.Duration(c.committing.Load())
+	return since != 0 && now.Sub(c.opened)-since >= tick
 }
 
 // answerAll answers submitted requests as their receipts resolve and looks

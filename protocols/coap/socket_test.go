@@ -119,6 +119,55 @@ func TestCommitIsNotPutOffForEver(t *testing.T) {
 	})
 }
 
+// A reader that ends commits what it put off: nobody else would.
+func TestReaderThatEndsCommitsWhatItPutOff(t *testing.T) {
+	m := &memory{hold: true, lead: func(release func()) bool { release(); return true }}
+	synctest.Test(t, func(t *testing.T) {
+		w := newWire(t, m)
+		w.waits = func() bool { return true }
+		w.receive(build(t, codes.PUT, temp, "1"), remote)
+		if sent := w.take(); len(sent) != 0 {
+			t.Fatalf("sent %v before the commit", sent)
+		}
+		w.lead(true)
+		if sent := w.take(); len(sent) != 1 || sent[0].Code != codes.Changed {
+			t.Errorf("sent %v, want 2.04", sent)
+		}
+	})
+}
+
+// A deputy is called also when the commit that keeps the reader is about what
+// came over another protocol, and nothing of this socket waits.
+func TestDeputyIsCalledForOthersCommits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk := make(chan struct{})
+		m := &memory{hold: true, lead: func(release func()) bool { <-disk; release(); return true }}
+		w := newWire(t, m)
+		called := make(chan struct{})
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			w.answerAll(func() { close(called) })
+		}()
+		time.Sleep(time.Second) // asleep
+		w.waits = func() bool { return true }
+		w.receive(build(t, codes.PUT, temp, "1"), remote)
+		m.release() // the collector was quicker
+		time.Sleep(2 * tick)
+		w.waits = func() bool { return false }
+		began := time.Now()
+		go w.receive([]byte{0x40, 0, 0, 1}, remote)
+		<-called
+		if d := time.Since(began); d > 2*tick {
+			t.Errorf("called after %v", d)
+		}
+		close(disk)
+		synctest.Wait()
+		w.queue.leave()
+		<-ended
+	})
+}
+
 func TestNonConfirmableRequestGetsNonConfirmableAnswer(t *testing.T) {
 	m := &memory{}
 	inBubble(t, m, func(t *testing.T, w *wire) {
