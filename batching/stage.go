@@ -62,8 +62,9 @@ type Config struct {
 	Restore func(ctx context.Context) (above uint64, err error)
 
 	// Attached is told of every batch once its block is durable: the runs of its
-	// numbers, which must not be changed, and the block. The next batch waits
-	// until it returns. It is not told of readings that another start, or another
+	// numbers, which must not be changed, and the block. It may be
+	// called by two goroutines at a time, each of which takes no other batch before
+	// it returns. It is not told of readings that another start, or another
 	// gateway, had attached. Nil: nobody is told.
 	Attached func(runs [][2]uint64, block stardust.BlockID)
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,9 +17,14 @@ import (
 func TestAttachedIsToldOfEveryBatchOnce(t *testing.T) {
 	for _, tt := range []struct{ busy, lost int }{{0, 0}, {2, 0}, {0, 1}} {
 		inBubble(t, func(t *testing.T) {
+			var mu sync.Mutex // each of the attachers tells
 			var told []string
 			r := newRig(t, func(c *Config) {
-				c.Attached = func(runs [][2]uint64, block stardust.BlockID) { told = append(told, fmt.Sprint(runs, block)) }
+				c.Attached = func(runs [][2]uint64, block stardust.BlockID) {
+					mu.Lock()
+					defer mu.Unlock()
+					told = append(told, fmt.Sprint(runs, block))
+				}
 			})
 			r.l.busy, r.l.lost = tt.busy, tt.lost
 			r.submit("a", "b")
