@@ -4,5 +4,5 @@ package gateway
 
 import "time"
 
-// setTimerSlack would let the system fire timers late.
+// setTimerSlack would let the system wake the threads of this process late.
 func setTimerSlack(time.Duration) {}
